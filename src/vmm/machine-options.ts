@@ -1,0 +1,61 @@
+/**
+ * What `runMachine` is asked and what it answers: the seam between the CLI (or a user's program)
+ * and the glue of board and KVM. Data only.
+ */
+import type { BootPlan } from './boot.ts';
+
+/** The things that `--trace` can show, one line each time. */
+export const TRACE_CHANNELS = ['exits', 'stage2', 'mte', 'irq'] as const;
+export type TraceChannel = (typeof TRACE_CHANNELS)[number];
+
+export type OnReset = 'reboot' | 'exit';
+
+export interface MachineOptions {
+  /** Kernel, initrd, device tree, RAM size, CPU count and command line, checked. */
+  readonly plan: BootPlan;
+  /** Whether KVM_CAP_ARM_MTE is enabled and the guest's memory may hold tags. */
+  readonly mte: boolean;
+  /** Seeds everything random; the same seed and input give the same run. */
+  readonly seed: number;
+  /** Follow the wall clock instead of counting instructions. */
+  readonly realtime: boolean;
+  readonly onReset: OnReset;
+  readonly trace: ReadonlySet<TraceChannel>;
+  /** Takes a line of trace, without its newline. */
+  readonly onTrace: (line: string) => void;
+}
+
+/** The person or program at the guest's console. */
+export interface MachineConsole {
+  /** Takes what the guest transmits, in order; may be called once a byte or once a burst. */
+  readonly write: (bytes: Uint8Array) => void;
+  /** Calls `listener` with what was typed, all that came before included; returns its end. */
+  readonly onInput: (listener: (bytes: Uint8Array) => void) => () => void;
+  /** Stops and restarts the source of input while the guest does not read. */
+  readonly setInputPaused: (paused: boolean) => void;
+  /** Aborted when the person wants to leave. */
+  readonly quit: AbortSignal;
+}
+
+export interface MachineStatistics {
+  /** Instructions executed by the guest, all CPUs. */
+  readonly instructionCount: bigint;
+  readonly wallMilliseconds: number;
+  /** Exits from the guest by reason (`mmio`, `hvc`, `wfi`, …), all CPUs. */
+  readonly exitsByReason: Readonly<Record<string, number>>;
+  readonly stage2FaultCount: number;
+  /** Pages whose tag storage was initialised. */
+  readonly taggedPageCount: number;
+}
+
+export interface MachineOutcome {
+  /** Why the run ended: PSCI SYSTEM_OFF, SYSTEM_RESET with `onReset: 'exit'`, or `quit`. */
+  readonly reason: 'power-off' | 'reset' | 'quit';
+  readonly statistics: MachineStatistics;
+}
+
+/** Boots a VM and resolves when it has ended. */
+export type RunMachine = (
+  options: MachineOptions,
+  console: MachineConsole,
+) => Promise<MachineOutcome>;
