@@ -27,14 +27,12 @@ export interface El0Control {
 }
 
 /**
- * How KVM_GET/SET_ONE_REG treat a listed register. 'value': any 64 bits are kept; 'id': only `writable`
- * bits may change, to what the host supports, before the first run; 'invariant': the host's value, a
- * write must equal it; 'oslsr': only OSLK may change; 'clidr': checked against CLIDR's rules.
+ * How KVM_GET/SET_ONE_REG treat a listed register. 'value': any 64 bits are kept; 'id': of the VM, may
+ * be lowered before the first run, field by field; 'idIgnored': reads zero, a write is ignored (the
+ * AArch32 ID registers without AArch32); 'invariant': the host's value, a write must equal it; 'oslsr':
+ * only OSLK may change; 'clidr': RES0 bits are refused.
  */
-export interface KvmRule {
-  readonly rule: 'value' | 'id' | 'invariant' | 'oslsr' | 'clidr';
-  readonly writable: bigint;
-}
+export type KvmRule = 'value' | 'id' | 'idIgnored' | 'invariant' | 'oslsr' | 'clidr';
 
 export interface SystemRegister<Name extends string = string> extends SystemRegisterEncoding {
   /** Arm's name: 'SCTLR_EL1'; unallocated ID registers have the generic form 'S3_0_C0_C3_3'. */
@@ -94,6 +92,9 @@ interface Row<Name extends string> extends Options {
 
 const ALL = (1n << 64n) - 1n;
 const LOW32 = 0xffff_ffffn;
+const mask = (...lowBits: readonly number[]): bigint =>
+  lowBits.reduce((word, n) => word | (1n << BigInt(n)), 0n);
+const range = (hi: number, lo: number): bigint => ((1n << BigInt(hi - lo + 1)) - 1n) << BigInt(lo);
 
 const row =
   (kind: RegisterKind) =>
@@ -121,11 +122,7 @@ const hidden = <const Name extends string>(
   name: Name,
   encoding: Encoding,
   reset = 0n,
-): Row<Name> => ({ name, encoding, kind: 'plain', access: '', reset, kvm: kept });
-
-const kept: KvmRule = { rule: 'value', writable: ALL };
-const invariant: KvmRule = { rule: 'invariant', writable: 0n };
-const idRule = (writable: bigint): KvmRule => ({ rule: 'id', writable });
+): Row<Name> => ({ name, encoding, kind: 'plain', access: '', reset, kvm: 'value' });
 
 // ------------------------------------------------------------------------------- numbered families
 
@@ -134,16 +131,16 @@ const DIGITS_16: readonly Digit16[] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
 type Digit4 = 0 | 1 | 2 | 3;
 const DIGITS_4: readonly Digit4[] = [0, 1, 2, 3];
 
-const BCR_WRITABLE = 0x00ff_e1e7n;
-const WCR_WRITABLE = 0x1fff_fffdn & ~0x00e0_0000n;
+const BCR_WRITABLE = range(23, 13) | range(8, 5) | range(2, 0);
+const WCR_WRITABLE = range(28, 24) | range(20, 0);
 
 /** DBGBVR, DBGBCR, DBGWVR and DBGWCR: those beyond the CPU's count keep KVM's storage only. */
 const debugPoints = DIGITS_16.flatMap((n) => {
   const breakpoint = n < features.breakpoints ? 'r1 w1' : '';
   const watchpoint = n < features.watchpoints ? 'r1 w1' : '';
-  const options = (writable: bigint): Options => ({ writable, effect: 'debug', kvm: kept });
+  const options = (writable: bigint): Options => ({ writable, effect: 'debug', kvm: 'value' });
   return [
-    plain(`DBGBVR${n}_EL1`, [2, 0, 0, n, 4], breakpoint, options(ALL & ~3n)),
+    plain(`DBGBVR${n}_EL1`, [2, 0, 0, n, 4], breakpoint, options(ALL)),
     plain(`DBGBCR${n}_EL1`, [2, 0, 0, n, 5], breakpoint, options(BCR_WRITABLE)),
     plain(`DBGWVR${n}_EL1`, [2, 0, 0, n, 6], watchpoint, options(ALL & ~3n)),
     plain(`DBGWCR${n}_EL1`, [2, 0, 0, n, 7], watchpoint, options(WCR_WRITABLE)),
@@ -203,8 +200,8 @@ const idNames = [
 type IdName = (typeof idNames)[number][0];
 type ReservedIdName = `S3_0_C0_C${1 | 2 | 3 | 4 | 5 | 6 | 7}_${0 | 1 | 2 | 3 | 4 | 5 | 6 | 7}`;
 
-/** Bits of the ID registers that a VMM may lower before the first run. */
-const idWritable: Readonly<Partial<Record<IdName, bigint>>> = {};
+/** AArch32 ID registers that KVM treats as if they were unallocated. */
+const HIDDEN_AARCH32: readonly string[] = ['ID_AFR0_EL1', 'ID_DFR1_EL1'];
 
 const idValues: Readonly<Partial<Record<IdName, bigint>>> = idRegisterValues;
 
@@ -214,16 +211,12 @@ const idRegisters = [1, 2, 3, 4, 5, 6, 7].flatMap((crm) =>
     const name = named ?? (genericName(encodingKey(3, 0, 0, crm, op2)) as ReservedIdName);
     return constant(name, [3, 0, 0, crm, op2], 'r1', {
       reset: named === undefined ? 0n : (idValues[named] ?? 0n),
-      kvm: idRule(named === undefined ? 0n : (idWritable[named] ?? 0n)),
+      kvm: named !== undefined && crm <= 3 && !HIDDEN_AARCH32.includes(named) ? 'idIgnored' : 'id',
     });
   }),
 );
 
 // ------------------------------------------------------------------------------------- field masks
-
-const mask = (...lowBits: readonly number[]): bigint =>
-  lowBits.reduce((word, n) => word | (1n << BigInt(n)), 0n);
-const range = (hi: number, lo: number): bigint => ((1n << BigInt(hi - lo + 1)) - 1n) << BigInt(lo);
 
 /**
  * SCTLR_EL1. Kept: M A C SA SA0 UMA I DZE UCT nTWI nTWE WXN SPAN UCI ITFSB TCF0 TCF ATA0 ATA, and the
@@ -262,33 +255,33 @@ const rows = [
     reset: 0x00c5_0078n,
     writable: SCTLR_WRITABLE,
     effect: 'mmu',
-    kvm: kept,
+    kvm: 'value',
   }),
   plain('TTBR0_EL1', [3, 0, 2, 0, 0], 'r1 w1', {
     reset: UNKNOWN_RESET,
     writable: range(63, 1),
     effect: 'mmu',
-    kvm: kept,
+    kvm: 'value',
   }),
   plain('TTBR1_EL1', [3, 0, 2, 0, 1], 'r1 w1', {
     reset: UNKNOWN_RESET,
     writable: range(63, 1),
     effect: 'mmu',
-    kvm: kept,
+    kvm: 'value',
   }),
   plain('TCR_EL1', [3, 0, 2, 0, 2], 'r1 w1', {
     writable: TCR_WRITABLE,
     effect: 'mmu',
-    kvm: kept,
+    kvm: 'value',
   }),
   plain('MAIR_EL1', [3, 0, 10, 2, 0], 'r1 w1', {
     reset: UNKNOWN_RESET,
     effect: 'mmu',
-    kvm: kept,
+    kvm: 'value',
   }),
-  plain('AMAIR_EL1', [3, 0, 10, 3, 0], 'r1 w1', { kvm: kept }),
-  plain('CONTEXTIDR_EL1', [3, 0, 13, 0, 1], 'r1 w1', { writable: LOW32, kvm: kept }),
-  plain('PAR_EL1', [3, 0, 7, 4, 0], 'r1 w1', { reset: UNKNOWN_RESET, kvm: kept }),
+  plain('AMAIR_EL1', [3, 0, 10, 3, 0], 'r1 w1', { kvm: 'value' }),
+  plain('CONTEXTIDR_EL1', [3, 0, 13, 0, 1], 'r1 w1', { writable: LOW32, kvm: 'value' }),
+  plain('PAR_EL1', [3, 0, 7, 4, 0], 'r1 w1', { reset: UNKNOWN_RESET, kvm: 'value' }),
   hidden('TCR2_EL1', [3, 0, 2, 0, 3]),
   hidden('PIRE0_EL1', [3, 0, 10, 2, 2], UNKNOWN_RESET),
   hidden('PIR_EL1', [3, 0, 10, 2, 3], UNKNOWN_RESET),
@@ -304,13 +297,13 @@ const rows = [
   plain('ESR_EL1', [3, 0, 5, 2, 0], 'r1 w1', {
     reset: UNKNOWN_RESET,
     writable: LOW32,
-    kvm: kept,
+    kvm: 'value',
   }),
-  plain('FAR_EL1', [3, 0, 6, 0, 0], 'r1 w1', { reset: UNKNOWN_RESET, kvm: kept }),
-  plain('AFSR0_EL1', [3, 0, 5, 1, 0], 'r1 w1', { reset: UNKNOWN_RESET, kvm: kept }),
-  plain('AFSR1_EL1', [3, 0, 5, 1, 1], 'r1 w1', { reset: UNKNOWN_RESET, kvm: kept }),
-  plain('VBAR_EL1', [3, 0, 12, 0, 0], 'r1 w1', { writable: range(63, 11), kvm: kept }),
-  computed('ISR_EL1', [3, 0, 12, 1, 0], 'r1'),
+  plain('FAR_EL1', [3, 0, 6, 0, 0], 'r1 w1', { reset: UNKNOWN_RESET, kvm: 'value' }),
+  plain('AFSR0_EL1', [3, 0, 5, 1, 0], 'r1 w1', { reset: UNKNOWN_RESET, kvm: 'value' }),
+  plain('AFSR1_EL1', [3, 0, 5, 1, 1], 'r1 w1', { reset: UNKNOWN_RESET, kvm: 'value' }),
+  plain('VBAR_EL1', [3, 0, 12, 0, 0], 'r1 w1', { writable: range(63, 11), kvm: 'value' }),
+  computed('ISR_EL1', [3, 0, 12, 1, 0], 'r1', { effect: 'gic' }),
   /** Present with FEAT_RAS only; KVM lists it in any case. */
   hidden('DISR_EL1', [3, 0, 12, 1, 1]),
   absent('ERRIDR_EL1', [3, 0, 5, 3, 0], 'RAS'),
@@ -347,22 +340,28 @@ const rows = [
   computed('DIT', [3, 3, 4, 2, 5], 'r0 w0', { effect: 'mode', writable: mask(24), needs: 'DIT' }),
   absent('SSBS', [3, 3, 4, 2, 6], 'SSBS'),
   computed('TCO', [3, 3, 4, 2, 7], 'r0 w0', { effect: 'mode', writable: mask(25), needs: 'MTE' }),
+  /** In slots for generated code; MRS and MSR check CPACR_EL1.FPEN first (EC 0x07), hence computed. */
   computed('FPCR', [3, 3, 4, 4, 0], 'r0 w0', {
     effect: 'fp',
     writable: range(26, 22) | (features.FP16 ? mask(19) : 0n),
+    stored: true,
   }),
-  computed('FPSR', [3, 3, 4, 4, 1], 'r0 w0', { effect: 'fp', writable: mask(27, 7) | range(4, 0) }),
+  computed('FPSR', [3, 3, 4, 4, 1], 'r0 w0', {
+    effect: 'fp',
+    writable: mask(27, 7) | range(4, 0),
+    stored: true,
+  }),
 
   // Control, and words for software
-  plain('ACTLR_EL1', [3, 0, 1, 0, 1], 'r1 w1', { writable: 0n, kvm: kept }),
+  plain('ACTLR_EL1', [3, 0, 1, 0, 1], 'r1 w1', { writable: 0n, kvm: 'value' }),
   plain('CPACR_EL1', [3, 0, 1, 0, 2], 'r1 w1', {
     writable: range(21, 20),
     effect: 'mode',
-    kvm: kept,
+    kvm: 'value',
   }),
-  plain('TPIDR_EL0', [3, 3, 13, 0, 2], 'r0 w0', { reset: UNKNOWN_RESET, kvm: kept }),
-  plain('TPIDRRO_EL0', [3, 3, 13, 0, 3], 'r0 w1', { reset: UNKNOWN_RESET, kvm: kept }),
-  plain('TPIDR_EL1', [3, 0, 13, 0, 4], 'r1 w1', { reset: UNKNOWN_RESET, kvm: kept }),
+  plain('TPIDR_EL0', [3, 3, 13, 0, 2], 'r0 w0', { reset: UNKNOWN_RESET, kvm: 'value' }),
+  plain('TPIDRRO_EL0', [3, 3, 13, 0, 3], 'r0 w1', { reset: UNKNOWN_RESET, kvm: 'value' }),
+  plain('TPIDR_EL1', [3, 0, 13, 0, 4], 'r1 w1', { reset: UNKNOWN_RESET, kvm: 'value' }),
   absent('TPIDR2_EL0', [3, 3, 13, 0, 5], 'SME'),
   absent('SCXTNUM_EL0', [3, 3, 13, 0, 7], 'SCXTNUM'),
   absent('SCXTNUM_EL1', [3, 0, 13, 0, 7], 'SCXTNUM'),
@@ -387,25 +386,25 @@ const rows = [
     reset: UNKNOWN_RESET,
     writable: range(23, 8) | range(3, 0),
     feature: 'MTE',
-    kvm: kept,
+    kvm: 'value',
   }),
   plain('GCR_EL1', [3, 0, 1, 0, 6], 'r1 w1', {
     reset: UNKNOWN_RESET,
     writable: range(16, 0),
     feature: 'MTE',
-    kvm: kept,
+    kvm: 'value',
   }),
   plain('TFSR_EL1', [3, 0, 5, 6, 0], 'r1 w1', {
     reset: UNKNOWN_RESET,
     writable: range(1, 0),
     feature: 'MTE',
-    kvm: kept,
+    kvm: 'value',
   }),
   plain('TFSRE0_EL1', [3, 0, 5, 6, 1], 'r1 w1', {
     reset: UNKNOWN_RESET,
     writable: range(1, 0),
     feature: 'MTE',
-    kvm: kept,
+    kvm: 'value',
   }),
   constant('GMID_EL1', [3, 1, 0, 0, 4], 'r1', {
     reset: BigInt(features.gmidBlockLog2Words),
@@ -413,15 +412,15 @@ const rows = [
   }),
 
   // Identification
-  constant('MIDR_EL1', [3, 0, 0, 0, 0], 'r1', { reset: 0x000f_0510n, kvm: invariant }),
-  constant('MPIDR_EL1', [3, 0, 0, 0, 5], 'r1', { reset: 0x8000_0000n, kvm: kept }),
-  constant('REVIDR_EL1', [3, 0, 0, 0, 6], 'r1', { kvm: invariant }),
-  constant('AIDR_EL1', [3, 1, 0, 0, 7], 'r1', { kvm: invariant }),
+  constant('MIDR_EL1', [3, 0, 0, 0, 0], 'r1', { reset: 0x000f_0510n, kvm: 'invariant' }),
+  constant('MPIDR_EL1', [3, 0, 0, 0, 5], 'r1', { reset: 0x8000_0000n, kvm: 'value' }),
+  constant('REVIDR_EL1', [3, 0, 0, 0, 6], 'r1', { kvm: 'invariant' }),
+  constant('AIDR_EL1', [3, 1, 0, 0, 7], 'r1', { kvm: 'invariant' }),
   ...idRegisters,
   constant('CTR_EL0', [3, 3, 0, 0, 1], 'r0', {
     reset: 0xb444_c004n,
     el0: sctlrAllows(15),
-    kvm: idRule(0n),
+    kvm: 'id',
   }),
   /** DZP (bit 4) depends on SCTLR_EL1.DZE at EL0, so it is computed; the slot holds the block size. */
   computed('DCZID_EL0', [3, 3, 0, 0, 7], 'r0', {
@@ -432,7 +431,7 @@ const rows = [
   /** KVM's fabricated caches: level 1 unified, with the tags in it in a VM that has MTE. */
   constant('CLIDR_EL1', [3, 1, 0, 0, 1], 'r1', {
     reset: 0x0100_0004n,
-    kvm: { rule: 'clidr', writable: ALL },
+    kvm: 'clidr',
   }),
   /** Selected by CSSELR_EL1 from the slots at `ccsidrSlot`. */
   computed('CCSIDR_EL1', [3, 1, 0, 0, 0], 'r1', { effect: 'cache' }),
@@ -441,7 +440,7 @@ const rows = [
   plain('CSSELR_EL1', [3, 2, 0, 0, 0], 'r1 w1', {
     reset: UNKNOWN_RESET,
     writable: range(4, 0),
-    kvm: kept,
+    kvm: 'value',
   }),
 
   // Generic timer
@@ -453,7 +452,7 @@ const rows = [
   computed('CNTVCT_EL0', [3, 3, 14, 0, 2], 'r0', { effect: 'timer', el0: cntkctlAllows(1) }),
   absent('CNTPCTSS_EL0', [3, 3, 14, 0, 5], 'ECV'),
   absent('CNTVCTSS_EL0', [3, 3, 14, 0, 6], 'ECV'),
-  plain('CNTKCTL_EL1', [3, 0, 14, 1, 0], 'r1 w1', { writable: range(9, 0), kvm: kept }),
+  plain('CNTKCTL_EL1', [3, 0, 14, 1, 0], 'r1 w1', { writable: range(9, 0), kvm: 'value' }),
   computed('CNTP_TVAL_EL0', [3, 3, 14, 2, 0], 'r0 w0', { effect: 'timer', el0: cntkctlAllows(9) }),
   computed('CNTP_CTL_EL0', [3, 3, 14, 2, 1], 'r0 w0', { effect: 'timer', el0: cntkctlAllows(9) }),
   computed('CNTP_CVAL_EL0', [3, 3, 14, 2, 2], 'r0 w0', { effect: 'timer', el0: cntkctlAllows(9) }),
@@ -487,19 +486,20 @@ const rows = [
   plain('MDSCR_EL1', [2, 0, 0, 2, 2], 'r1 w1', {
     writable: MDSCR_WRITABLE,
     effect: 'debug',
-    kvm: kept,
+    kvm: 'value',
   }),
-  plain('MDCCINT_EL1', [2, 0, 0, 2, 0], 'r1 w1', { writable: range(30, 29), kvm: kept }),
+  plain('MDCCINT_EL1', [2, 0, 0, 2, 0], 'r1 w1', { writable: range(30, 29), kvm: 'value' }),
   ...debugPoints,
-  ignored('OSDTRRX_EL1', [2, 0, 0, 0, 2], 'r1 w1'),
-  ignored('OSDTRTX_EL1', [2, 0, 0, 3, 2], 'r1 w1'),
-  ignored('OSECCR_EL1', [2, 0, 0, 6, 2], 'r1 w1'),
+  /** KVM injects UNDEFINED for the next three. */
+  ignored('OSDTRRX_EL1', [2, 0, 0, 0, 2], ''),
+  ignored('OSDTRTX_EL1', [2, 0, 0, 3, 2], ''),
+  ignored('OSECCR_EL1', [2, 0, 0, 6, 2], ''),
   ignored('MDRAR_EL1', [2, 0, 1, 0, 0], 'r1'),
   /** A write to OSLAR sets or clears OSLSR_EL1.OSLK (bit 1). */
   computed('OSLAR_EL1', [2, 0, 1, 0, 4], 'w1', { effect: 'debug', writable: 1n }),
   plain('OSLSR_EL1', [2, 0, 1, 1, 4], 'r1', {
     reset: 0x8n,
-    kvm: { rule: 'oslsr', writable: mask(1) },
+    kvm: 'oslsr',
   }),
   ignored('OSDLR_EL1', [2, 0, 1, 3, 4], 'r1 w1'),
   ignored('DBGPRCR_EL1', [2, 0, 1, 4, 4], 'r1 w1'),
