@@ -1,0 +1,176 @@
+/**
+ * Operand kinds of Advanced SIMD: registers with an arrangement, elements, register lists. Row files
+ * make further ones from the same makers with other tables.
+ */
+
+import { chooseName, joinValues, type OperandKind } from './operands.ts';
+import { readVectorRegister } from './operands-basic.ts';
+import type { Scanner } from './scanner.ts';
+
+/** A table of arrangements by joined argument value: `?` where there is none. */
+export const arrangements = (names: string): (string | undefined)[] =>
+  names.split(' ').map((name) => (name === '?' ? undefined : name));
+
+/** By Q and size: all integer arrangements. */
+const BY_SIZE = arrangements('8b 4h 2s 1d 16b 8h 4s 2d');
+/** By Q and sz: floating point. */
+const BY_SZ = arrangements('2s ? 4s 2d');
+
+const readArrangement = (text: Scanner): string | undefined =>
+  text.match(/\.\s*(\d*[bhsdq])(?!\w)/iy)?.[1]!.toLowerCase();
+
+/**
+ * `<VT:q,z,d>`: a vector register whose arrangement follows from the arguments before the register
+ * (joined, index into `names`).
+ */
+export function vectorBy(names: readonly (string | undefined)[]): OperandKind {
+  return {
+    print(values, args) {
+      const name = names[joinValues(values.slice(0, -1), args)];
+      return name === undefined ? undefined : `v${values.at(-1)}.${name}`;
+    },
+    parse(text, form) {
+      const start = text.at;
+      const register = readVectorRegister(text, 'v');
+      if (register === undefined) return undefined;
+      const name = readArrangement(text);
+      if (name === undefined) return text.deny('an arrangement such as .4s expected here');
+      const values = chooseName(names, name, form, 1);
+      return values === undefined
+        ? text.deny(`no form with arrangement .${name}`, start)
+        : [...values, register];
+    },
+  };
+}
+
+// ---- lists --------------------------------------------------------------------------------------
+
+const listText = (count: number, first: number, suffix: string): string =>
+  `{${Array.from({ length: count }, (_, i) => `v${(first + i) % 32}${suffix}`).join(', ')}}`;
+
+/** Reads `{v0.s, v1.s}` or `{v0.s-v3.s}`; the count, the first register, the arrangement. */
+function readList(text: Scanner): { count: number; first: number; suffix: string } | undefined {
+  const start = text.at;
+  const registers: number[] = [];
+  let suffix: string | undefined;
+  if (!text.match(/\{/y)) return text.deny("'{' expected here");
+  for (;;) {
+    const register = readVectorRegister(text, 'v');
+    if (register === undefined) return undefined;
+    const name = readArrangement(text) ?? '';
+    if (suffix !== undefined && name !== suffix) {
+      return text.deny('the registers of a list have one arrangement', start);
+    }
+    suffix = name;
+    registers.push(register);
+    const next = text.match(/[,}-]/y)?.[0];
+    if (next === '}') break;
+    if (next === undefined) return text.deny("',' or '}' expected here");
+    if (next === '-') {
+      const last = readVectorRegister(text, 'v');
+      if (last === undefined || (readArrangement(text) ?? '') !== suffix || !text.match(/\}/y)) {
+        return text.deny('register range not understood', start);
+      }
+      const count = ((last - register + 32) % 32) + 1;
+      for (let i = 1; i < count; i++) registers.push((register + i) % 32);
+      break;
+    }
+  }
+  const first = registers[0]!;
+  if (!registers.every((register, i) => register === (first + i) % 32)) {
+    return text.deny('the registers of a list follow each other', start);
+  }
+  return { count: registers.length, first, suffix };
+}
+
+/**
+ * `<list4:q,z,t>`: a list of `count` consecutive registers: the arguments that give the arrangement
+ * (joined, index into `names`), then the first register.
+ */
+export function listBy(count: number, names: readonly (string | undefined)[]): OperandKind {
+  return {
+    print(values, args) {
+      const name = names[joinValues(values.slice(0, -1), args)];
+      return name === undefined ? undefined : listText(count, values.at(-1)!, `.${name}`);
+    },
+    parse(text, form) {
+      const start = text.at;
+      const list = readList(text);
+      if (list === undefined) return undefined;
+      if (list.count !== count) return text.deny(`a list of ${count} expected here`, start);
+      const values = chooseName(names, list.suffix, form, 1);
+      return values === undefined
+        ? text.deny(`no form with arrangement .${list.suffix}`, start)
+        : [...values, list.first];
+    },
+  };
+}
+
+/** `<lanes2s:t>`: a list of `count` registers as elements, `{v0.s, v1.s}`; the index follows it. */
+function lanes(count: number, size: string): OperandKind {
+  return {
+    print: ([first]) => listText(count, first!, `.${size}`),
+    parse(text) {
+      const start = text.at;
+      const list = readList(text);
+      if (list === undefined) return undefined;
+      return list.count === count && list.suffix === size
+        ? [list.first]
+        : text.deny(`a list of ${count} .${size} expected here`, start);
+    },
+  };
+}
+
+// ---- elements -----------------------------------------------------------------------------------
+
+function readIndex(text: Scanner, limit: number): number | undefined {
+  const start = text.at;
+  if (!text.match(/\[/y)) return text.deny("'[' expected here");
+  const index = text.expression();
+  if (index === undefined) return undefined;
+  if (index < 0n || index >= limit)
+    return text.deny(`element ${index} is outside 0..${limit - 1}`, start);
+  return text.match(/\]/y) ? Number(index) : text.deny("']' expected here");
+}
+
+const SIZES = 'bhsd';
+
+/**
+ * `<VE:i,n>`: an element by imm5, where the lowest set bit gives the size and the bits above it the
+ * index: `v3.h[5]`.
+ */
+const elementByImm5: OperandKind = {
+  print([imm5, register]) {
+    const size = Math.log2(imm5! & -imm5!);
+    if (imm5 === 0 || size > 3) return undefined;
+    return `v${register}.${SIZES[size]}[${imm5! >> (size + 1)}]`;
+  },
+  parse(text, form) {
+    const start = text.at;
+    const register = readVectorRegister(text, 'v');
+    if (register === undefined) return undefined;
+    const name = readArrangement(text) ?? '?';
+    const size = SIZES.indexOf(name);
+    if (size < 0) return text.deny('an element such as .s[1] expected here', start);
+    const index = readIndex(text, 16 >> size);
+    if (index === undefined) return undefined;
+    const imm5 = (index << (size + 1)) | (1 << size);
+    const known = form.partly(0);
+    if (((imm5 ^ known.value) & known.mask) !== 0) {
+      return text.deny(`no form with element size .${name}`, start);
+    }
+    return [imm5, register];
+  },
+};
+
+const lists = [1, 2, 3, 4].flatMap((count): [string, OperandKind][] => [
+  [`list${count}`, listBy(count, BY_SIZE)],
+  ...[...SIZES].map((size): [string, OperandKind] => [`lanes${count}${size}`, lanes(count, size)]),
+]);
+
+export const vectorOperands: Readonly<Record<string, OperandKind>> = {
+  ...Object.fromEntries(lists),
+  VT: vectorBy(BY_SIZE),
+  VF: vectorBy(BY_SZ),
+  VE: elementByImm5,
+};

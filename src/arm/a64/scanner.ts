@@ -1,0 +1,184 @@
+/**
+ * Reads assembly text: literals, patterns, and expressions over symbols. It never throws for what
+ * the text says: a reader answers `undefined` and the scanner remembers the complaint that lies
+ * furthest in the text, which is the one worth showing when every form of an instruction failed.
+ * Used by the operand kinds, the assembler and the program assembler.
+ */
+import { U64_MAX } from '../../base/index.ts';
+
+/** What expressions may name. Local labels come as `1b` or `1f`, the current address as `.`. */
+export type Symbols = (name: string) => bigint | undefined;
+
+const NUMBER = /0x[0-9a-f]+|0b[01]+(?![\w.])|(\d+)(?![\w.])/iy;
+const SYMBOL = /(?:[a-z_.$][\w.$]*|\d+[bf](?![\w.]))/iy;
+const CHARACTER = /'(\\?.)'/y;
+
+/** Binary operators by precedence, weakest first. */
+const OPERATORS: readonly (readonly string[])[] = [
+  ['|'],
+  ['^'],
+  ['&'],
+  ['<<', '>>'],
+  ['+', '-'],
+  ['*', '/', '%'],
+];
+
+const CALCULATE: Readonly<Record<string, (a: bigint, b: bigint) => bigint>> = {
+  '|': (a, b) => a | b,
+  '^': (a, b) => a ^ b,
+  '&': (a, b) => a & b,
+  '<<': (a, b) => (a << b) & U64_MAX,
+  '>>': (a, b) => a >> b,
+  '+': (a, b) => a + b,
+  '-': (a, b) => a - b,
+  '*': (a, b) => a * b,
+  '/': (a, b) => a / b,
+  '%': (a, b) => a % b,
+};
+
+/** The character a backslash escape stands for. */
+export const ESCAPES: Readonly<Record<string, string>> = {
+  n: '\n',
+  r: '\r',
+  t: '\t',
+  0: '\0',
+  '\\': '\\',
+  '"': '"',
+  "'": "'",
+};
+
+export class Scanner {
+  readonly text: string;
+  readonly #symbols: Symbols;
+  /** Where the next reader starts. */
+  at = 0;
+  #complaint = '';
+  #complaintAt = -1;
+
+  constructor(text: string, symbols: Symbols = () => undefined) {
+    this.text = text;
+    this.#symbols = symbols;
+  }
+
+  /** The complaint furthest in the text, or a general one. */
+  get complaint(): string {
+    return this.#complaint === '' ? 'operands not understood' : this.#complaint;
+  }
+
+  /** Records why the text at `at` was refused; answers `undefined` for the reader to return. */
+  deny(message: string, at = this.at): undefined {
+    if (at > this.#complaintAt) {
+      this.#complaint = message;
+      this.#complaintAt = at;
+    }
+    return undefined;
+  }
+
+  skipBlanks(): void {
+    while (this.text[this.at] === ' ' || this.text[this.at] === '\t') this.at++;
+  }
+
+  /** True when only blanks are left. */
+  get done(): boolean {
+    this.skipBlanks();
+    return this.at >= this.text.length;
+  }
+
+  /** Reads a sticky pattern after blanks; the match, or undefined with nothing read. */
+  match(pattern: RegExp): RegExpExecArray | undefined {
+    this.skipBlanks();
+    pattern.lastIndex = this.at;
+    const found = pattern.exec(this.text);
+    if (found === null) return undefined;
+    this.at += found[0].length;
+    return found;
+  }
+
+  /**
+   * Reads one token of a template, a word or a punctuation mark, in any case. A word must end
+   * where the text's word ends unless it is `open` (an operand follows it without a blank). A `#`
+   * may be left out, as the GNU assembler allows.
+   */
+  token(expected: string, open = false): boolean {
+    this.skipBlanks();
+    const end = this.at + expected.length;
+    if (this.text.slice(this.at, end).toLowerCase() !== expected) {
+      if (expected === '#') return true;
+      this.deny(
+        this.at >= this.text.length ? `'${expected}' expected` : `'${expected}' expected here`,
+      );
+      return false;
+    }
+    if (!open && /\w/.test(expected) && /\w/.test(this.text[end] ?? '')) {
+      this.deny(`'${expected}' expected here`);
+      return false;
+    }
+    this.at = end;
+    return true;
+  }
+
+  /** Reads a 64-bit expression: C's operators and precedence, symbols, `'c'`, `:lo12:`. */
+  expression(): bigint | undefined {
+    const start = this.at;
+    const value = this.#binary(0);
+    if (value === undefined) this.at = start;
+    return value;
+  }
+
+  #binary(level: number): bigint | undefined {
+    const operators = OPERATORS[level];
+    if (operators === undefined) return this.#unary();
+    let left = this.#binary(level + 1);
+    while (left !== undefined) {
+      const operator = this.#operator(operators);
+      if (operator === undefined) return left;
+      const right = this.#binary(level + 1);
+      if (right === undefined) return undefined;
+      if (right === 0n && (operator === '/' || operator === '%')) {
+        return this.deny('division by zero');
+      }
+      if (operator.length === 2 && (right < 0n || right > 63n)) {
+        return this.deny(`shift by ${right} is outside 0..63`);
+      }
+      left = CALCULATE[operator]!(left, right);
+    }
+    return undefined;
+  }
+
+  #operator(operators: readonly string[]): string | undefined {
+    this.skipBlanks();
+    const found = operators.find((operator) => this.text.startsWith(operator, this.at));
+    if (found !== undefined) this.at += found.length;
+    return found;
+  }
+
+  #unary(): bigint | undefined {
+    const sign = this.match(/[-~+]/y)?.[0];
+    if (sign === undefined) return this.#primary();
+    const value = this.#unary();
+    if (value === undefined) return undefined;
+    return sign === '-' ? -value : sign === '~' ? ~value : value;
+  }
+
+  #primary(): bigint | undefined {
+    const number = this.match(NUMBER);
+    if (number !== undefined) return BigInt(number[0]);
+    const character = this.match(CHARACTER)?.[1];
+    if (character !== undefined) {
+      const plain = character[0] === '\\' ? ESCAPES[character[1] ?? ''] : character;
+      return plain === undefined ? this.deny('unknown escape') : BigInt(plain.charCodeAt(0));
+    }
+    if (this.match(/\(/y)) {
+      const value = this.#binary(0);
+      if (value === undefined) return undefined;
+      return this.match(/\)/y) ? value : this.deny("')' expected");
+    }
+    const low = this.match(/:lo12:/iy) !== undefined;
+    const start = this.at;
+    const name = this.match(SYMBOL)?.[0];
+    if (name === undefined) return this.deny('a number or a symbol expected here', start);
+    const value = this.#symbols(name);
+    if (value === undefined) return this.deny(`unknown symbol '${name}'`, start);
+    return low ? value & 0xfffn : value;
+  }
+}
