@@ -72,7 +72,7 @@ function general(size: 'x' | 'w' | 'field', stack: boolean, plus = 0): OperandKi
 export function readVectorRegister(text: Scanner, prefix: string): number | undefined {
   const start = text.at;
   const found = text.match(/([bhsdqv])(\d+)(?!\w)/iy);
-  if (found?.[1]!.toLowerCase() === prefix && Number(found[2]) < 32) return Number(found[2]);
+  if (found?.[1]?.toLowerCase() === prefix && Number(found[2]) < 32) return Number(found[2]);
   text.at = start;
   return text.deny(`a ${prefix.toUpperCase()} register expected here`);
 }
@@ -129,7 +129,7 @@ function immediate(isSigned: boolean): OperandKind {
       const value = text.expression();
       if (value === undefined) return undefined;
       const raw = toField(value, form.args[0]!, isSigned);
-      return typeof raw === 'number' ? [raw] : text.deny(raw, start);
+      return typeof raw === 'number' ? [raw] : text.denyValue(raw, start);
     },
   };
 }
@@ -162,7 +162,7 @@ function target(pageBits: bigint): OperandKind {
       if (address === undefined) return undefined;
       const distance = BigInt.asIntN(64, base(address) - base(form.pc)) >> pageBits;
       const raw = toField(distance, form.args[0]!, true);
-      return typeof raw === 'number' ? [raw] : text.deny(`target: ${raw}`, start);
+      return typeof raw === 'number' ? [raw] : text.denyValue(`target: ${raw}`, start);
     },
   };
 }

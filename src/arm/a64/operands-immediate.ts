@@ -25,7 +25,7 @@ function readBetween(text: Scanner, min: number, max: number): number | undefine
   const value = text.expression();
   if (value === undefined) return undefined;
   if (value >= min && value <= max) return Number(value);
-  return text.deny(`${value} is outside ${min}..${max}`, start);
+  return text.denyValue(`${value} is outside ${min}..${max}`, start);
 }
 
 /** Reads a value of 32 or 64 bits, written signed or unsigned; unsigned. */
@@ -36,7 +36,7 @@ function readWide(text: Scanner, width: 32 | 64): bigint | undefined {
   if (value >= -(1n << BigInt(width - 1)) && value < 1n << BigInt(width)) {
     return BigInt.asUintN(width, value);
   }
-  return text.deny(`${value} does not fit ${width} bits`, start);
+  return text.denyValue(`${value} does not fit ${width} bits`, start);
 }
 
 const widthOf = (is64: number | undefined): 32 | 64 => (is64 === 1 ? 64 : 32);
@@ -53,7 +53,7 @@ const bitmask: OperandKind = {
     if (value === undefined) return undefined;
     const fields = encodeBitmask(value, is64);
     if (fields === undefined) {
-      return text.deny(`0x${value.toString(16)} is not a bitmask immediate`, start);
+      return text.denyValue(`0x${value.toString(16)} is not a bitmask immediate`, start);
     }
     return [undefined, fields.n, fields.immr, fields.imms];
   },
@@ -79,7 +79,7 @@ function moveWide(inverted: boolean): OperandKind {
         const imm16 = (value >> BigInt(16 * half)) & 0xffffn;
         if (imm16 << BigInt(16 * half) === value) return [undefined, half, Number(imm16)];
       }
-      return text.deny(`0x${wanted.toString(16)} needs more than one instruction`, start);
+      return text.denyValue(`0x${wanted.toString(16)} needs more than one instruction`, start);
     },
   };
 }
@@ -213,7 +213,7 @@ function indexRegister(log2: number): OperandKind {
         return text.deny('the size of the register does not go with its extension', start);
       }
       if (amount !== undefined && amount !== 0 && amount !== log2) {
-        return text.deny(`the amount is 0 or ${log2} here`, start);
+        return text.denyValue(`the amount is 0 or ${log2} here`, start);
       }
       const scaled = amount !== undefined && amount === log2;
       return [register.number, ((option >> 1) & 2) | (option & 1), scaled ? 1 : 0];
@@ -243,7 +243,7 @@ const fpImmediate: OperandKind = {
     for (let imm8 = 0; imm8 < 256; imm8++) {
       if (expandFpImmediate(imm8) === value) return [imm8];
     }
-    return text.deny(`${found[0]} is not a floating-point immediate`, start);
+    return text.denyValue(`${found[0]} is not a floating-point immediate`, start);
   },
 };
 

@@ -36,7 +36,7 @@ function namesOrNumber(names: readonly (string | undefined)[]): OperandKind {
       if (value === undefined) return undefined;
       const limit = 2 ** form.args.reduce((sum, arg) => sum + arg.width, 0);
       if (value >= 0n && value < limit) return splitValue(Number(value), form.args);
-      return text.deny(`${value} is outside 0..${limit - 1}`, start);
+      return text.denyValue(`${value} is outside 0..${limit - 1}`, start);
     },
   };
 }

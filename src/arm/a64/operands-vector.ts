@@ -3,7 +3,7 @@
  * make further ones from the same makers with other tables.
  */
 
-import { chooseName, joinValues, type OperandKind } from './operands.ts';
+import { chooseName, joinValues, type OperandKind, type ReadForm } from './operands.ts';
 import { readVectorRegister } from './operands-basic.ts';
 import type { Scanner } from './scanner.ts';
 
@@ -17,7 +17,7 @@ const BY_SIZE = arrangements('8b 4h 2s 1d 16b 8h 4s 2d');
 const BY_SZ = arrangements('2s ? 4s 2d');
 
 const readArrangement = (text: Scanner): string | undefined =>
-  text.match(/\.\s*(\d*[bhsdq])(?!\w)/iy)?.[1]!.toLowerCase();
+  text.match(/\.\s*(\d*[bhsdq])(?!\w)/iy)?.[1]?.toLowerCase();
 
 /**
  * `<VT:q,z,d>`: a vector register whose arrangement follows from the arguments before the register
@@ -83,40 +83,47 @@ function readList(text: Scanner): { count: number; first: number; suffix: string
   return { count: registers.length, first, suffix };
 }
 
+/** The form without its first argument. */
+const behind = (form: ReadForm): ReadForm => ({
+  ...form,
+  args: form.args.slice(1),
+  known: (i) => form.known(i + 1),
+  partly: (i) => form.partly(i + 1),
+});
+
 /**
- * `<list4:q,z,t>`: a list of `count` consecutive registers: the arguments that give the arrangement
- * (joined, index into `names`), then the first register.
+ * `<VL:4,q,z,t>`: a list of consecutive registers: how many, the arguments that give the
+ * arrangement (joined, index into `names`), the first register.
  */
-export function listBy(count: number, names: readonly (string | undefined)[]): OperandKind {
+export function listBy(names: readonly (string | undefined)[]): OperandKind {
   return {
     print(values, args) {
-      const name = names[joinValues(values.slice(0, -1), args)];
-      return name === undefined ? undefined : listText(count, values.at(-1)!, `.${name}`);
+      const name = names[joinValues(values.slice(1, -1), args.slice(1))];
+      return name === undefined ? undefined : listText(values[0]!, values.at(-1)!, `.${name}`);
     },
     parse(text, form) {
       const start = text.at;
       const list = readList(text);
       if (list === undefined) return undefined;
-      if (list.count !== count) return text.deny(`a list of ${count} expected here`, start);
-      const values = chooseName(names, list.suffix, form, 1);
+      const values = chooseName(names, list.suffix, behind(form), 1);
       return values === undefined
         ? text.deny(`no form with arrangement .${list.suffix}`, start)
-        : [...values, list.first];
+        : [list.count, ...values, list.first];
     },
   };
 }
 
-/** `<lanes2s:t>`: a list of `count` registers as elements, `{v0.s, v1.s}`; the index follows it. */
-function lanes(count: number, size: string): OperandKind {
+/** `<VLs:2,i,t>`: a list of elements with an index, `{v0.s, v1.s}[3]`. */
+function elementList(size: string): OperandKind {
   return {
-    print: ([first]) => listText(count, first!, `.${size}`),
-    parse(text) {
+    print: ([count, index, first]) => `${listText(count!, first!, `.${size}`)}[${index}]`,
+    parse(text, form) {
       const start = text.at;
       const list = readList(text);
       if (list === undefined) return undefined;
-      return list.count === count && list.suffix === size
-        ? [list.first]
-        : text.deny(`a list of ${count} .${size} expected here`, start);
+      if (list.suffix !== size) return text.deny(`elements of size .${size} expected here`, start);
+      const index = readIndex(text, 2 ** form.args[1]!.width);
+      return index === undefined ? undefined : [list.count, index, list.first];
     },
   };
 }
@@ -129,7 +136,7 @@ function readIndex(text: Scanner, limit: number): number | undefined {
   const index = text.expression();
   if (index === undefined) return undefined;
   if (index < 0n || index >= limit)
-    return text.deny(`element ${index} is outside 0..${limit - 1}`, start);
+    return text.denyValue(`element ${index} is outside 0..${limit - 1}`, start);
   return text.match(/\]/y) ? Number(index) : text.deny("']' expected here");
 }
 
@@ -163,14 +170,13 @@ const elementByImm5: OperandKind = {
   },
 };
 
-const lists = [1, 2, 3, 4].flatMap((count): [string, OperandKind][] => [
-  [`list${count}`, listBy(count, BY_SIZE)],
-  ...[...SIZES].map((size): [string, OperandKind] => [`lanes${count}${size}`, lanes(count, size)]),
-]);
-
 export const vectorOperands: Readonly<Record<string, OperandKind>> = {
-  ...Object.fromEntries(lists),
   VT: vectorBy(BY_SIZE),
   VF: vectorBy(BY_SZ),
+  VL: listBy(BY_SIZE),
+  VLb: elementList('b'),
+  VLh: elementList('h'),
+  VLs: elementList('s'),
+  VLd: elementList('d'),
   VE: elementByImm5,
 };

@@ -6,7 +6,7 @@
  *
  * ## Arguments
  * `<kind:a,b,…>`: each argument is one or more field letters, concatenated with the first letter
- * most significant (`<page:ij>`), or a decimal constant (`<VT:1,z,d>`). After the letters:
+ * most significant (`<page:ij>`), or a decimal constant (`<VL:4,q,z,t>`). After the letters:
  *
  *   *8 +1 -1    scale and offset: the operand shows field * 8, field + 1 (`<u:i*8>`, `<X:s+1>`)
  *   =m          the field letter m holds the same value (`ror` as `extr` with n = m: `<R:s,n=m>`)
@@ -29,7 +29,7 @@ export interface SomeBits {
 }
 
 /** The operand that is being read: its arguments, and what earlier operands settled about them. */
-export interface Form {
+export interface ReadForm {
   readonly args: readonly Argument[];
   /** Address of the instruction. */
   readonly pc: bigint;
@@ -53,7 +53,7 @@ export interface OperandKind {
    * else (`text.deny` says why). The caller checks the answer against what is known and restores
    * the position on failure.
    */
-  parse(text: Scanner, form: Form): Learnt | undefined;
+  parse(text: Scanner, form: ReadForm): Learnt | undefined;
 }
 
 /** Decimal up to 9, then hexadecimal; for immediates. */
@@ -87,7 +87,7 @@ export function splitValue(joined: number, args: readonly Argument[]): number[] 
 export function chooseName(
   names: readonly (string | undefined)[],
   name: string,
-  form: Form,
+  form: ReadForm,
   rest = 0,
 ): number[] | undefined {
   const args = form.args.slice(0, form.args.length - rest);
@@ -99,7 +99,7 @@ export function chooseName(
 }
 
 /** Whether values of the first arguments agree with what is known of them. */
-function fits(values: readonly number[], form: Form): boolean {
+function fits(values: readonly number[], form: ReadForm): boolean {
   return values.every((value, i) => {
     const known = form.partly(i);
     return (value & known.mask) === known.value;

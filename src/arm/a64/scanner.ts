@@ -1,7 +1,7 @@
 /**
  * Reads assembly text: literals, patterns, and expressions over symbols. It never throws for what
- * the text says: a reader answers `undefined` and the scanner remembers the complaint that lies
- * furthest in the text, which is the one worth showing when every form of an instruction failed.
+ * the text says: a reader answers `undefined` and the scanner remembers the weightiest complaint,
+ * which is the one worth showing when every form of an instruction failed.
  * Used by the operand kinds, the assembler and the program assembler.
  */
 import { U64_MAX } from '../../base/index.ts';
@@ -53,25 +53,32 @@ export class Scanner {
   /** Where the next reader starts. */
   at = 0;
   #complaint = '';
-  #complaintAt = -1;
+  #weight = -1;
 
   constructor(text: string, symbols: Symbols = () => undefined) {
     this.text = text;
     this.#symbols = symbols;
   }
 
-  /** The complaint furthest in the text, or a general one. */
+  /** The weightiest complaint, or a general one. */
   get complaint(): string {
     return this.#complaint === '' ? 'operands not understood' : this.#complaint;
   }
 
   /** Records why the text at `at` was refused; answers `undefined` for the reader to return. */
   deny(message: string, at = this.at): undefined {
-    if (at > this.#complaintAt) {
-      this.#complaint = message;
-      this.#complaintAt = at;
-    }
-    return undefined;
+    return this.#record(message, at);
+  }
+
+  /** The same for a value that was understood and does not fit; outweighs what was expected. */
+  denyValue(message: string, at = this.at): undefined {
+    return this.#record(message, this.text.length + at);
+  }
+
+  #record(message: string, weight: number): undefined {
+    if (weight <= this.#weight) return;
+    this.#complaint = message;
+    this.#weight = weight;
   }
 
   skipBlanks(): void {
@@ -135,10 +142,10 @@ export class Scanner {
       const right = this.#binary(level + 1);
       if (right === undefined) return undefined;
       if (right === 0n && (operator === '/' || operator === '%')) {
-        return this.deny('division by zero');
+        return this.denyValue('division by zero');
       }
       if (operator.length === 2 && (right < 0n || right > 63n)) {
-        return this.deny(`shift by ${right} is outside 0..63`);
+        return this.denyValue(`shift by ${right} is outside 0..63`);
       }
       left = CALCULATE[operator]!(left, right);
     }

@@ -3,7 +3,7 @@
  * operands of a line back into a word. Compiled on first use by the assembler and disassembler.
  */
 import { assert } from '../../base/index.ts';
-import type { Argument, Form, Learnt, OperandKind, SomeBits } from './operands.ts';
+import type { Argument, Learnt, OperandKind, ReadForm, SomeBits } from './operands.ts';
 import { type Field, fieldOf, type Pattern, parsePattern, withField } from './pattern.ts';
 import type { Scanner } from './scanner.ts';
 
@@ -195,7 +195,7 @@ class ReadFields {
     this.pc = pc;
   }
 
-  form(args: readonly BoundArgument[]): Form {
+  form(args: readonly BoundArgument[]): ReadForm {
     const partly = (index: number): SomeBits => {
       const arg = args[index]!;
       return arg.fields.length === 0 ? { value: arg.constant, mask: -1 } : this.#argument(arg);
@@ -267,20 +267,21 @@ class ReadFields {
 const maskOf = (width: number): number => 2 ** width - 1;
 
 function readNodes(nodes: readonly Node[], text: Scanner, state: ReadFields): boolean {
-  return nodes.every((node, i) => {
-    switch (node.kind) {
-      case 'text': {
-        const open = nodes[i + 1] !== undefined && !/\s$/.test(node.text);
-        return node.tokens.every((token, t) =>
-          text.token(token, open && t === node.tokens.length - 1),
-        );
-      }
-      case 'operand':
-        return readOperand(node.operand, node.args, text, state);
-      case 'optional':
-        return readOptional(node.nodes, text, state);
+  return nodes.every((node, i) => readNode(node, nodes[i + 1], text, state));
+}
+
+function readNode(node: Node, next: Node | undefined, text: Scanner, state: ReadFields): boolean {
+  switch (node.kind) {
+    case 'text': {
+      const open = next !== undefined && !/\s$/.test(node.text);
+      const last = node.tokens.length - 1;
+      return node.tokens.every((token, i) => text.token(token, open && i === last));
     }
-  });
+    case 'operand':
+      return readOperand(node.operand, node.args, text, state);
+    case 'optional':
+      return readOptional(node.nodes, text, state);
+  }
 }
 
 function readOperand(
