@@ -7,9 +7,16 @@
 import { Form, type InstructionTable } from './form.ts';
 import { Scanner, type Symbols } from './scanner.ts';
 
-/** Why an instruction was refused; `message` holds the reason and the text. */
+/** Why text was refused; the message holds the line number where there is one, and the text. */
 export class AssemblyError extends Error {
   override readonly name = 'AssemblyError';
+  readonly reason: string;
+
+  constructor(reason: string, text = '', line?: number) {
+    const where = line === undefined ? '' : `line ${line}: `;
+    super(text.trim() === '' ? `${where}${reason}` : `${where}${reason}: ${text.trim()}`);
+    this.reason = reason;
+  }
 }
 
 export class Assembler {
@@ -45,7 +52,7 @@ export class Assembler {
       text.deny('this combination of operands has no encoding', line.length);
     }
     const reason = forms.length === 0 ? 'no such instruction' : text.complaint;
-    throw new AssemblyError(`${reason}: ${line.trim()}`);
+    throw new AssemblyError(reason, line);
   }
 
   #candidates(line: string): readonly Form[] {
