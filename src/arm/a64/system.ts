@@ -1,0 +1,92 @@
+/** Rows of "Exceptions and system": exception generation, system registers, hints, barriers, PSTATE. */
+import { SystemOp } from './ops.ts';
+import { type Alias, alias, type Row, row } from './row.ts';
+
+/** An instruction that only TypeScript carries out. */
+const system = (
+  name: string,
+  pattern: string,
+  syntax: string,
+  op: SystemOp,
+  refines?: string,
+): Row => row(name, pattern, syntax, (b) => b.system(op), refines === undefined ? {} : { refines });
+
+const nothing = (): void => {};
+const hint = (name: string, number: number, op?: SystemOp): Row =>
+  row(
+    name.toUpperCase(),
+    `11010101000000110010 ${number.toString(2).padStart(7, '0')} 11111`,
+    name,
+    op === undefined ? nothing : (b) => b.system(op),
+    { refines: 'HINT' },
+  );
+
+export const rows: Row[] = [
+  system('SVC', '11010100 000 iiiiiiiiiiiiiiii 00001', 'svc #<u:i>', SystemOp.svc),
+  system('HVC', '11010100 000 iiiiiiiiiiiiiiii 00010', 'hvc #<u:i>', SystemOp.hvc),
+  system('SMC', '11010100 000 iiiiiiiiiiiiiiii 00011', 'smc #<u:i>', SystemOp.smc),
+  system('BRK', '11010100 001 iiiiiiiiiiiiiiii 00000', 'brk #<u:i>', SystemOp.brk),
+  system('HLT', '11010100 010 iiiiiiiiiiiiiiii 00000', 'hlt #<u:i>', SystemOp.hlt),
+  system('ERET', '1101011 0100 11111 000000 11111 00000', 'eret', SystemOp.eret),
+
+  system(
+    'MSR_imm',
+    '1101010100 0 00 ooo 0100 iiii ppp 11111',
+    'msr <pstate:o,p>, #<u:i>',
+    SystemOp.msrImmediate,
+  ),
+  row(
+    'CFINV',
+    '1101010100 0 00 000 0100 0000 000 11111',
+    'cfinv',
+    (b) => b.setNzcv(b.xor(b.nzcv(), b.i32(2))),
+    { feature: 'FEAT_FlagM', refines: 'MSR_imm' },
+  ),
+  row('MRS', '1101010100 1 1 iiiiiiiiiiiiiii ttttt', 'mrs <X:t>, <sysreg:i>', (b) =>
+    b.readSystemRegister('i', 't'),
+  ),
+  row('MSR_reg', '1101010100 0 1 iiiiiiiiiiiiiii ttttt', 'msr <sysreg:i>, <X:t>', (b) =>
+    b.writeSystemRegister('i', 't'),
+  ),
+  system(
+    'SYS',
+    '1101010100 0 01 ooo nnnn mmmm ppp ttttt',
+    'sys #<u:o>, c<u:n>, c<u:m>, #<u:p>{, <X:t=31>}',
+    SystemOp.sys,
+  ),
+  system(
+    'SYSL',
+    '1101010100 1 01 ooo nnnn mmmm ppp ttttt',
+    'sysl <X:t>, #<u:o>, c<u:n>, c<u:m>, #<u:p>',
+    SystemOp.sysl,
+  ),
+
+  row('HINT', '11010101000000110010 iiiiiii 11111', 'hint #<u:i>', nothing),
+  hint('nop', 0),
+  hint('yield', 1, SystemOp.yield),
+  hint('wfe', 2, SystemOp.wfe),
+  hint('wfi', 3, SystemOp.wfi),
+  hint('sev', 4, SystemOp.sev),
+  hint('sevl', 5, SystemOp.sev),
+  row('CLREX', '11010101000000110011 iiii 010 11111', 'clrex{ #<u:i=15>}', (b) =>
+    b.clearExclusive(),
+  ),
+  // One vCPU runs at a time and its accesses take effect in program order: barriers have no work.
+  row('DSB', '11010101000000110011 iiii 100 11111', 'dsb <barrier:i>', nothing),
+  row('DMB', '11010101000000110011 iiii 101 11111', 'dmb <barrier:i>', nothing),
+  row('ISB', '11010101000000110011 iiii 110 11111', 'isb{ <isb:i=15>}', nothing),
+];
+
+const dcLike = (name: string, crn: string): Alias =>
+  alias(
+    name.toUpperCase(),
+    `1101010100 0 01 ooo ${crn} mmmm ppp ttttt`,
+    `${name} <${name}:o,m,p,t>`,
+  );
+
+export const aliases: Alias[] = [
+  alias('DC', '1101010100 0 01 ooo 0111 mmmm ppp ttttt', 'dc <dc:o,m,p,t>'),
+  alias('IC', '1101010100 0 01 ooo 0111 mmmm ppp ttttt', 'ic <ic:o,m,p,t>'),
+  alias('AT', '1101010100 0 01 ooo 0111 mmmm ppp ttttt', 'at <at:o,m,p,t>'),
+  dcLike('tlbi', '1000'),
+];
