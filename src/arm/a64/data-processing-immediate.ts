@@ -138,14 +138,14 @@ export const rows: Row[] = [
   row(
     'SBFM',
     `s 00 100110 k ${BITFIELD}`,
-    'sbfm <R:s,d>, <R:s,n>, #<u:r>, #<u:i>',
+    'sbfm <R:s=k,d>, <R:s,n>, #<u:r>, #<u:i>',
     (b) => writeReg(b, 'd', bitfield(b, readReg(b, 'n'), true)),
     { split: 's', reserved: reservedBitfield },
   ),
   row(
     'BFM',
     `s 01 100110 k ${BITFIELD}`,
-    'bfm <R:s,d>, <R:s,n>, #<u:r>, #<u:i>',
+    'bfm <R:s=k,d>, <R:s,n>, #<u:r>, #<u:i>',
     (b) => {
       const source = readReg(b, 'n');
       const mask = b.let(bitfield(b, same(b, source, -1), false));
@@ -157,14 +157,14 @@ export const rows: Row[] = [
   row(
     'UBFM',
     `s 10 100110 k ${BITFIELD}`,
-    'ubfm <R:s,d>, <R:s,n>, #<u:r>, #<u:i>',
+    'ubfm <R:s=k,d>, <R:s,n>, #<u:r>, #<u:i>',
     (b) => writeReg(b, 'd', bitfield(b, readReg(b, 'n'), false)),
     { split: 's', reserved: reservedBitfield },
   ),
   row(
     'EXTR',
     's 00 100111 k 0 mmmmm iiiiii nnnnn ddddd',
-    'extr <R:s,d>, <R:s,n>, <R:s,m>, #<u:i>',
+    'extr <R:s=k,d>, <R:s,n>, <R:s,m>, #<u:i>',
     (b) => {
       const low = readReg(b, 'm');
       const wide = low.type === 'i64';
@@ -216,22 +216,22 @@ export const aliases: Alias[] = [
     'mov <R|SP:s,d>, #<bitmask:s,k,r,i>',
     (f) => !moveWidePreferred(f),
   ),
-  alias('SXTB', 's 00 100110 k 000000 000111 nnnnn ddddd', 'sxtb <R:s,d>, <W:n>'),
-  alias('SXTH', 's 00 100110 k 000000 001111 nnnnn ddddd', 'sxth <R:s,d>, <W:n>'),
+  alias('SXTB', 's 00 100110 k 000000 000111 nnnnn ddddd', 'sxtb <R:s=k,d>, <W:n>'),
+  alias('SXTH', 's 00 100110 k 000000 001111 nnnnn ddddd', 'sxth <R:s=k,d>, <W:n>'),
   alias('SXTW', '1 00 100110 1 000000 011111 nnnnn ddddd', 'sxtw <X:d>, <W:n>'),
   alias('UXTB', '0 10 100110 0 000000 000111 nnnnn ddddd', 'uxtb <W:d>, <W:n>'),
   alias('UXTH', '0 10 100110 0 000000 001111 nnnnn ddddd', 'uxth <W:d>, <W:n>'),
-  alias('ASR_imm', `s 00 100110 k ${BITFIELD}`, 'asr <R:s,d>, <R:s,n>, #<lsr:s,r,i>'),
-  alias('LSR_imm', `s 10 100110 k ${BITFIELD}`, 'lsr <R:s,d>, <R:s,n>, #<lsr:s,r,i>'),
-  alias('LSL_imm', `s 10 100110 k ${BITFIELD}`, 'lsl <R:s,d>, <R:s,n>, #<lsl:s,r,i>'),
-  alias('SBFIZ', `s 00 100110 k ${BITFIELD}`, 'sbfiz <R:s,d>, <R:s,n>, #<bfiz:s,r,i>'),
-  alias('UBFIZ', `s 10 100110 k ${BITFIELD}`, 'ubfiz <R:s,d>, <R:s,n>, #<bfiz:s,r,i>'),
-  alias('SBFX', `s 00 100110 k ${BITFIELD}`, 'sbfx <R:s,d>, <R:s,n>, #<bfx:s,r,i>'),
-  alias('UBFX', `s 10 100110 k ${BITFIELD}`, 'ubfx <R:s,d>, <R:s,n>, #<bfx:s,r,i>'),
-  alias('BFC', 's 01 100110 k rrrrrr iiiiii 11111 ddddd', 'bfc <R:s,d>, #<bfiz:s,r,i>'),
-  alias('BFI', `s 01 100110 k ${BITFIELD}`, 'bfi <R:s,d>, <R:s,n>, #<bfiz:s,r,i>'),
-  alias('BFXIL', `s 01 100110 k ${BITFIELD}`, 'bfxil <R:s,d>, <R:s,n>, #<bfx:s,r,i>'),
-  alias('ROR_imm', 's 00 100111 k 0 mmmmm iiiiii nnnnn ddddd', 'ror <R:s,d>, <R:s,n=m>, #<u:i>'),
+  alias('ASR_imm', `s 00 100110 k ${BITFIELD}`, 'asr <R:s=k,d>, <R:s,n>, #<lsr:s,r,i>'),
+  alias('LSR_imm', `s 10 100110 k ${BITFIELD}`, 'lsr <R:s=k,d>, <R:s,n>, #<lsr:s,r,i>'),
+  alias('LSL_imm', `s 10 100110 k ${BITFIELD}`, 'lsl <R:s=k,d>, <R:s,n>, #<lsl:s,r,i>'),
+  alias('SBFIZ', `s 00 100110 k ${BITFIELD}`, 'sbfiz <R:s=k,d>, <R:s,n>, #<bfiz:s,r,i>'),
+  alias('UBFIZ', `s 10 100110 k ${BITFIELD}`, 'ubfiz <R:s=k,d>, <R:s,n>, #<bfiz:s,r,i>'),
+  alias('SBFX', `s 00 100110 k ${BITFIELD}`, 'sbfx <R:s=k,d>, <R:s,n>, #<bfx:s,r,i>'),
+  alias('UBFX', `s 10 100110 k ${BITFIELD}`, 'ubfx <R:s=k,d>, <R:s,n>, #<bfx:s,r,i>'),
+  alias('BFC', 's 01 100110 k rrrrrr iiiiii 11111 ddddd', 'bfc <R:s=k,d>, #<bfiz:s,r,i>'),
+  alias('BFI', `s 01 100110 k ${BITFIELD}`, 'bfi <R:s=k,d>, <R:s,n>, #<bfiz:s,r,i>'),
+  alias('BFXIL', `s 01 100110 k ${BITFIELD}`, 'bfxil <R:s=k,d>, <R:s,n>, #<bfx:s,r,i>'),
+  alias('ROR_imm', 's 00 100111 k 0 mmmmm iiiiii nnnnn ddddd', 'ror <R:s=k,d>, <R:s,n=m>, #<u:i>'),
 ];
 
 /** Whether a bitmask immediate is better written as MOVZ or MOVN. Arm: MoveWidePreferred(). */
