@@ -51,13 +51,13 @@ export const rows: Row[] = [
   system(
     'SYS',
     '1101010100 0 01 ooo nnnn mmmm ppp ttttt',
-    'sys #<u:o>, c<u:n>, c<u:m>, #<u:p>{, <X:t=31>}',
+    'sys #<u:o>, <C:n>, <C:m>, #<u:p>{, <X:t=31>}',
     SystemOp.sys,
   ),
   system(
     'SYSL',
     '1101010100 1 01 ooo nnnn mmmm ppp ttttt',
-    'sysl <X:t>, #<u:o>, c<u:n>, c<u:m>, #<u:p>',
+    'sysl <X:t>, #<u:o>, <C:n>, <C:m>, #<u:p>',
     SystemOp.sysl,
   ),
 
