@@ -42,7 +42,7 @@ export class Assembler {
    * Throws AssemblyError when no form of the mnemonic reads the text.
    */
   assemble(line: string, pc = 0n, symbols?: Symbols): number {
-    const text = new Scanner(line, symbols);
+    const text = new Scanner(line, (name) => (name === '.' ? pc : symbols?.(name)));
     const forms = this.#candidates(line);
     for (const form of forms) {
       text.at = 0;

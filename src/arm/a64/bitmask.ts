@@ -61,16 +61,3 @@ export function encodeBitmask(value: bigint, is64: boolean): BitmaskFields | und
     imms: ((~(size * 2 - 1) & 0x3f) | (ones - 1)) & 0x3f,
   };
 }
-
-/**
- * Whether `mov` of this logical immediate would rather be a MOVZ or MOVN, so that ORR is not shown
- * as `mov`. Arm: MoveWidePreferred().
- */
-export function moveWidePreferred({ n, immr, imms }: BitmaskFields, is64: boolean): boolean {
-  const width = is64 ? 64 : 32;
-  if (is64 && n !== 1) return false;
-  if (!is64 && (n !== 0 || imms > 31)) return false;
-  if (imms < 16) return (-immr & 15) <= 15 - imms;
-  if (imms >= width - 15) return (immr & 15) <= imms - (width - 15);
-  return false;
-}

@@ -3,6 +3,7 @@
  * hints, and the names of the SYS operations (DC, IC, AT, TLBI).
  *
  *   <sysreg:k>         op0:op1:CRn:CRm:op2, 16 bits, or 15 with op0's upper bit left out
+ *   <C:n>              CRn or CRm as `c7`
  *   <pstate:o,p>       PSTATE field by op1 and op2
  *   <barrier:m> <isb:m> <prfop:t> <bti:p>
  *   <dc:o,m,p,t>       operation by op1, CRm and op2 with its register: `civac, x0`; likewise ic,
@@ -170,6 +171,7 @@ function sysOperation(operations: readonly SysOperation[]): OperandKind {
 }
 
 export const systemOperands: Readonly<Record<string, OperandKind>> = {
+  C: choice(Array.from({ length: 16 }, (_, value) => `c${value}`)),
   sysreg: systemRegister,
   pstate: choice(PSTATES),
   barrier: namesOrNumber(BARRIERS),

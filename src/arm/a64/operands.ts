@@ -56,10 +56,10 @@ export interface OperandKind {
   parse(text: Scanner, form: ReadForm): Learnt | undefined;
 }
 
-/** Decimal up to 9, then hexadecimal; for immediates. */
+/** Decimal up to 64, so that shifts and bit numbers read well, then hexadecimal. */
 export function formatNumber(value: bigint | number): string {
   const magnitude = value < 0 ? -value : value;
-  const digits = magnitude < 10 ? magnitude.toString() : `0x${magnitude.toString(16)}`;
+  const digits = magnitude <= 64 ? magnitude.toString() : `0x${magnitude.toString(16)}`;
   return value < 0 ? `-${digits}` : digits;
 }
 
