@@ -4,7 +4,7 @@
  * use of a mnemonic. Labels, directives and literal pools are `program.ts`; the assembler of the
  * whole table is made in `text.ts`.
  */
-import { Form, type InstructionTable } from './form.ts';
+import type { Form, Forms } from './form.ts';
 import { Scanner, type Symbols } from './scanner.ts';
 
 /** Why text was refused; the message holds the line number where there is one, and the text. */
@@ -20,17 +20,19 @@ export class AssemblyError extends Error {
 }
 
 export class Assembler {
+  readonly #all: Forms;
   /** Forms by the literal part of their mnemonic. */
   readonly #forms = new Map<string, Form[]>();
   /** Literal parts in front of an operand within the mnemonic (`b.` of `b.<cond:c>`). */
   readonly #prefixes = new Set<string>();
 
-  constructor(table: InstructionTable) {
-    for (const spelling of [...table.rows, ...table.aliases]) {
-      const mnemonic = /^[^\s<{]*/.exec(spelling.syntax)![0];
-      const next = spelling.syntax[mnemonic.length];
+  constructor(all: Forms) {
+    this.#all = all;
+    for (const form of [...all.rows, ...all.aliases]) {
+      const { syntax } = form.spelling;
+      const mnemonic = /^[^\s<{]*/.exec(syntax)![0];
+      const next = syntax[mnemonic.length];
       if (next === '<' || next === '{') this.#prefixes.add(mnemonic);
-      const form = new Form(spelling, table.kinds);
       const forms = this.#forms.get(mnemonic);
       if (forms === undefined) this.#forms.set(mnemonic, [form]);
       else forms.push(form);
@@ -48,7 +50,7 @@ export class Assembler {
       text.at = 0;
       const word = form.template.parse(text, pc);
       if (word === undefined) continue;
-      if (form.accepts(word)) return word;
+      if (form.accepts(word) && this.#all.rowOf(word) !== undefined) return word;
       text.deny('this combination of operands has no encoding', line.length);
     }
     const reason = forms.length === 0 ? 'no such instruction' : text.complaint;

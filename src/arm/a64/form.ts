@@ -1,6 +1,6 @@
 /**
- * A row or alias as a form of text: its template, compiled when first needed, and whether it holds
- * for a word. Shared by the assembler and the disassembler.
+ * Rows and aliases as forms of text: their templates, compiled when first needed, and which of them
+ * hold for a word. Shared by the assembler and the disassembler.
  */
 import { assert } from '../../base/index.ts';
 import { fieldOf } from './pattern.ts';
@@ -14,19 +14,30 @@ export interface InstructionTable {
   readonly kinds: Kinds;
 }
 
-export class Form {
-  readonly spelling: Row | Alias;
+/** A row or an alias. */
+export class Form<T extends Row | Alias = Row | Alias> {
+  readonly spelling: T;
+  /** Fixed bits of the pattern and their values, unsigned; known without the template. */
+  readonly mask: number;
+  readonly value: number;
   readonly #kinds: Kinds;
   #template: Template | undefined;
 
-  constructor(spelling: Row | Alias, kinds: Kinds) {
+  constructor(spelling: T, kinds: Kinds) {
     this.spelling = spelling;
+    const fixed = spelling.pattern.replace(/[^01]/g, 'x');
+    this.mask = Number.parseInt(fixed.replace(/0/g, '1').replace(/x/g, '0'), 2);
+    this.value = Number.parseInt(fixed.replace(/x/g, '0'), 2);
     this.#kinds = kinds;
   }
 
   get template(): Template {
     this.#template ??= compileTemplate(this.spelling, this.#kinds);
     return this.#template;
+  }
+
+  matches(word: number): boolean {
+    return (word & this.mask) >>> 0 === this.value;
   }
 
   /** Whether the row is allocated, or the alias preferred, for a word that matches the pattern. */
@@ -43,5 +54,59 @@ export class Form {
       assert(field !== undefined, 'a condition names fields of its pattern');
       return fieldOf(field, word);
     };
+  }
+}
+
+/** Forms are found by bits 28:21 of a word. */
+const BUCKET_COUNT = 256;
+const bucketOf = (word: number): number => (word >>> 21) & 0xff;
+
+/** Forms by the words they hold for, the more specific pattern first. */
+class FormIndex<T extends Row | Alias> {
+  readonly #buckets: readonly (readonly Form<T>[])[];
+
+  constructor(forms: readonly Form<T>[]) {
+    const buckets: Form<T>[][] = Array.from({ length: BUCKET_COUNT }, () => []);
+    const weight = (form: Form<T>): number => form.spelling.pattern.replace(/[^01]/g, '').length;
+    const weighed = forms.map((form) => ({ form, weight: weight(form) }));
+    for (const { form } of weighed.sort((a, b) => b.weight - a.weight)) {
+      const free = bucketOf(~form.mask);
+      let bits = 0;
+      do {
+        buckets[bucketOf(form.value) | bits]!.push(form);
+        bits = (bits - free) & free;
+      } while (bits !== 0);
+    }
+    this.#buckets = buckets;
+  }
+
+  matching(word: number): Form<T>[] {
+    return this.#buckets[bucketOf(word)]!.filter((form) => form.matches(word));
+  }
+}
+
+/** All forms of a table, in its order, and which of them a word has. */
+export class Forms {
+  readonly rows: readonly Form<Row>[];
+  readonly aliases: readonly Form<Alias>[];
+  #rowIndex: FormIndex<Row> | undefined;
+  #aliasIndex: FormIndex<Alias> | undefined;
+
+  constructor({ rows, aliases, kinds }: InstructionTable) {
+    this.rows = rows.map((row) => new Form(row, kinds));
+    this.aliases = aliases.map((alias) => new Form(alias, kinds));
+  }
+
+  /** The row that a word belongs to, or undefined when it is unallocated. */
+  rowOf(word: number): Form<Row> | undefined {
+    this.#rowIndex ??= new FormIndex(this.rows);
+    const row = this.#rowIndex.matching(word)[0];
+    return row?.accepts(word) ? row : undefined;
+  }
+
+  /** The aliases that are preferred for a word. */
+  aliasesOf(word: number): Form<Alias>[] {
+    this.#aliasIndex ??= new FormIndex(this.aliases);
+    return this.#aliasIndex.matching(word).filter((alias) => alias.accepts(word));
   }
 }
