@@ -9,7 +9,7 @@
  */
 
 import { u64 } from '../base/index.ts';
-import { Errno, type Refusal, refuse } from '../host/errno.ts';
+import { Errno, type Refusal, refuse } from '../host/index.ts';
 import { KVM_ARM_VCPU_TIMER_IRQ_PTIMER, KVM_ARM_VCPU_TIMER_IRQ_VTIMER } from './uapi.ts';
 
 /** CNTFRQ_EL0 in Hz, as on QEMU's `virt`. */

@@ -7,7 +7,7 @@
  */
 
 import { u64 } from '../base/index.ts';
-import { Errno, type Refusal, refuse } from '../host/errno.ts';
+import { Errno, type Refusal, refuse } from '../host/index.ts';
 import {
   COUNTER_FREQUENCY_HZ,
   type CounterClock,
