@@ -3,6 +3,7 @@ export * from './board.ts';
 export * from './boot.ts';
 export * from './boot-error.ts';
 export type { BootFile } from './boot-file.ts';
+export * from './demo-initramfs.ts';
 export * from './devices/device.ts';
 export * from './devices/pl011.ts';
 export * from './devices/pl031.ts';

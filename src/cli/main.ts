@@ -1,0 +1,22 @@
+#!/usr/bin/env node
+/**
+ * The `granule` program: hands the process to `command.ts` and takes its exit status. Everything
+ * below is loaded when a command first needs it; see `services.ts`.
+ */
+import { readFileSync } from 'node:fs';
+import { runCli } from './command.ts';
+import type { Services } from './services.ts';
+
+const services: Services = {
+  machine: async () => (await import('../vmm/machine.ts')).runMachine,
+  guests: () => import('../vmm/guest-programs.ts'),
+  fetchDebian: async (options) => (await import('../vmm/debian.ts')).fetchDebian(options),
+};
+
+const manifest: { version: string } = JSON.parse(
+  readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
+);
+const { stdin, stdout, stderr } = process;
+const host = { stdin, stdout, stderr, events: process };
+
+process.exitCode = await runCli(process.argv.slice(2), manifest.version, services, host);
