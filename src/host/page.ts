@@ -15,6 +15,7 @@
  */
 import { assert, PAGE_SIZE, type Pa, pa } from '../base/index.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
+import type { TableAllocator } from '../machine/tables.ts';
 import { BuddyAllocator, MAX_ORDER } from './buddy.ts';
 
 /** The data of the frame was never written since memory was created. */
@@ -23,6 +24,9 @@ const DATA_ZERO = 1;
 const TAGS_ZERO = 2;
 /** The tags of the frame are valid. Linux: PG_mte_tagged. */
 const MTE_TAGGED = 4;
+
+/** Tag granules of a frame. */
+export const TAG_GRANULES = PAGE_SIZE / 16;
 
 /** Order of a 2 MiB block of frames. */
 export const BLOCK_ORDER = MAX_ORDER;
@@ -44,6 +48,17 @@ export class PageFrames {
       const buddy = new BuddyAllocator(first, zone.sizeBytes / PAGE_SIZE);
       this.#zones.push({ base: zone.base, buddy });
     }
+  }
+
+  /** Where translation tables come from and go to. */
+  get tableAllocator(): TableAllocator {
+    return {
+      allocTable: () => {
+        const table = this.allocate();
+        return table === -1 ? undefined : table;
+      },
+      freeTable: (table) => this.put(table),
+    };
   }
 
   /** Frames of DRAM that nobody holds. */
@@ -101,6 +116,15 @@ export class PageFrames {
     return this.#references[this.#frame(address)]!;
   }
 
+  /** Whether each frame of the range has one reference, its caller's. */
+  isExclusive(address: Pa, sizeBytes = PAGE_SIZE): boolean {
+    const first = this.#frame(address);
+    for (let i = 0; i < sizeBytes / PAGE_SIZE; i++) {
+      if (this.#references[first + i] !== 1) return false;
+    }
+    return true;
+  }
+
   /** Takes one more reference on each frame of the range. */
   get(address: Pa, sizeBytes = PAGE_SIZE): void {
     const first = this.#frame(address);
@@ -141,7 +165,28 @@ export class PageFrames {
     return (this.#state[this.#frame(address)]! & MTE_TAGGED) !== 0;
   }
 
-  /** Marks the tags of a frame valid; its owner has just written or restored all of them. */
+  /** The tags of a frame, one byte a tag granule; all 0 while they are not initialised. */
+  readTags(address: Pa): Uint8Array {
+    const tags = new Uint8Array(TAG_GRANULES);
+    if (!this.isMteTagged(address)) return tags;
+    const packed = this.memory.packedTags(address, PAGE_SIZE);
+    for (let i = 0; i < packed.length; i++) {
+      tags[2 * i] = packed[i]! & 15;
+      tags[2 * i + 1] = packed[i]! >>> 4;
+    }
+    return tags;
+  }
+
+  /** Sets the first tags of a frame (the low nibble of each byte) and leaves the others. */
+  writeTags(address: Pa, tags: Uint8Array): void {
+    const frame = this.#frame(address);
+    this.#state[frame] = this.#state[frame]! & ~TAGS_ZERO;
+    for (let i = 0; i < tags.length; i++) {
+      this.memory.writeTag(pa(address + 16 * i), tags[i]! & 15);
+    }
+  }
+
+  /** Says that the tags of a frame are valid; its owner has just written all of them. */
   setMteTagged(address: Pa): void {
     const frame = this.#frame(address);
     this.#state[frame] = (this.#state[frame]! | MTE_TAGGED) & ~TAGS_ZERO;

@@ -1,0 +1,60 @@
+/**
+ * The host: the kernel that owns the machine's memory. It holds the page frames, the shared zero
+ * page and what the host's CPUs offer a hypervisor; processes and virtual machines are made from
+ * it. It runs no code of its own.
+ */
+
+import { features } from '../arm/sysreg/index.ts';
+import { assert, PAGE_SIZE, type Pa } from '../base/index.ts';
+import type { PhysicalMemory } from '../machine/memory.ts';
+import { AddressSpace } from './address-space.ts';
+import { ShmemFile } from './file.ts';
+import { PageFrames } from './page.ts';
+import { type HostPolicy, linux } from './policy.ts';
+
+/** What the host's CPUs have that only a hypervisor sees or may hide. */
+export interface HostCpu {
+  /** FEAT_MTE2: PROT_MTE and KVM_CAP_ARM_MTE exist. */
+  readonly mte: boolean;
+  /** FEAT_S2FWB: stage 2 can force Write-Back over what stage 1 says. */
+  readonly fwb: boolean;
+  /** Physical address bits (ID_AA64MMFR0_EL1.PARange). */
+  readonly paBits: number;
+}
+
+/** The CPU that `arm/sysreg` describes, with FEAT_S2FWB. */
+export const defaultCpu: HostCpu = { mte: features.MTE2, fwb: true, paBits: features.paBits };
+
+export class Host {
+  readonly memory: PhysicalMemory;
+  readonly frames: PageFrames;
+  readonly policy: HostPolicy;
+  readonly cpu: HostCpu;
+  /** The page that reads of untouched anonymous memory see; its tags are valid and 0. */
+  readonly zeroPage: Pa;
+
+  constructor(options: {
+    memory: PhysicalMemory;
+    policy?: HostPolicy;
+    cpu?: Partial<HostCpu>;
+  }) {
+    this.memory = options.memory;
+    this.policy = options.policy ?? linux;
+    this.cpu = { ...defaultCpu, ...options.cpu };
+    this.frames = new PageFrames(options.memory);
+    const zeroPage = this.frames.allocateZeroed();
+    assert(zeroPage !== -1, 'a host has at least 2 MiB of DRAM');
+    this.frames.initialiseTags(zeroPage, PAGE_SIZE);
+    this.zeroPage = zeroPage;
+  }
+
+  /** A process without memory. Linux: the mm of a new task. */
+  createProcess(): AddressSpace {
+    return new AddressSpace(this);
+  }
+
+  /** A shared-memory file of `sizeBytes`, made of 2 MiB pages with `hugetlb`. Linux: memfd_create(). */
+  createMemfd(sizeBytes: number, options: { hugetlb?: boolean } = {}): ShmemFile {
+    return new ShmemFile(this.frames, { sizeBytes, ...options });
+  }
+}

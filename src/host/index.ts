@@ -1,0 +1,17 @@
+/** The host floor: pages, address spaces, files and the host itself. Used by `kvm/` and `vmm/`. */
+export { AddressSpace, type MmuNotifier, type UserPage } from './address-space.ts';
+export { type Area, type Backing, VmFlag } from './area.ts';
+export { BuddyAllocator, MAX_ORDER } from './buddy.ts';
+export * from './errno.ts';
+export {
+  DEV_ZERO,
+  type DeviceFile,
+  type DeviceMemoryType,
+  type MappableFile,
+  ShmemFile,
+} from './file.ts';
+export { defaultCpu, Host, type HostCpu } from './host.ts';
+export { Madvise, MapFlag, type MmapRequest, Prot, TASK_SIZE } from './mmap.ts';
+export { BLOCK_ORDER, PageFrames, TAG_GRANULES } from './page.ts';
+export { type HostPolicy, linux, smallPages } from './policy.ts';
+export { type MemorySignal, type TagCheckMode, UserMemory } from './user-memory.ts';
