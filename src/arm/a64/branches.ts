@@ -40,7 +40,7 @@ export const rows: Row[] = [
     row(
       name.toUpperCase(),
       `s 011011 ${set} jjjjj iiiiiiiiiiiiii ttttt`,
-      `${name} <R:s,t>, #<u:sj>, <label:i*4>`,
+      `${name} <RB:s,t>, #<u:sj>, <label:i*4>`,
       (b) => {
         const half = b.fixed('s') === 1 ? b.wrap(b.shrU(b.x('t'), b.i64(32))) : b.w('t');
         const bit = b.and(b.shrU(half, b.field('j')), b.i32(1));
