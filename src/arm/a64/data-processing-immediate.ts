@@ -77,28 +77,28 @@ export const rows: Row[] = [
   row(
     'ADD_imm',
     's 0 0 100010 h iiiiiiiiiiii nnnnn ddddd',
-    'add <R|SP:s,d>, <R|SP:s,n>, #<u:i>{, lsl #<u:h*12>}',
+    'add <R|SP:s,d>, <R|SP:s,n>, #<imm12:h,i>',
     (b) => writeRegSp(b, 'd', b.add(readRegSp(b, 'n'), immediate12(b))),
     { split: 's h' },
   ),
   row(
     'ADDS_imm',
     's 0 1 100010 h iiiiiiiiiiii nnnnn ddddd',
-    'adds <R:s,d>, <R|SP:s,n>, #<u:i>{, lsl #<u:h*12>}',
+    'adds <R:s,d>, <R|SP:s,n>, #<imm12:h,i>',
     (b) => writeReg(b, 'd', addFlags(b, readRegSp(b, 'n'), immediate12(b))),
     { split: 's h' },
   ),
   row(
     'SUB_imm',
     's 1 0 100010 h iiiiiiiiiiii nnnnn ddddd',
-    'sub <R|SP:s,d>, <R|SP:s,n>, #<u:i>{, lsl #<u:h*12>}',
+    'sub <R|SP:s,d>, <R|SP:s,n>, #<imm12:h,i>',
     (b) => writeRegSp(b, 'd', b.sub(readRegSp(b, 'n'), immediate12(b))),
     { split: 's h' },
   ),
   row(
     'SUBS_imm',
     's 1 1 100010 h iiiiiiiiiiii nnnnn ddddd',
-    'subs <R:s,d>, <R|SP:s,n>, #<u:i>{, lsl #<u:h*12>}',
+    'subs <R:s,d>, <R|SP:s,n>, #<imm12:h,i>',
     (b) => writeReg(b, 'd', subFlags(b, readRegSp(b, 'n'), immediate12(b))),
     { split: 's h' },
   ),
@@ -190,12 +190,12 @@ export const aliases: Alias[] = [
   alias(
     'CMN_imm',
     's 0 1 100010 h iiiiiiiiiiii nnnnn 11111',
-    'cmn <R|SP:s,n>, #<u:i>{, lsl #<u:h*12>}',
+    'cmn <R|SP:s,n>, #<imm12:h,i>',
   ),
   alias(
     'CMP_imm',
     's 1 1 100010 h iiiiiiiiiiii nnnnn 11111',
-    'cmp <R|SP:s,n>, #<u:i>{, lsl #<u:h*12>}',
+    'cmp <R|SP:s,n>, #<imm12:h,i>',
   ),
   alias('TST_imm', 's 11 100100 k rrrrrr iiiiii nnnnn 11111', 'tst <R:s,n>, #<bitmask:s,k,r,i>'),
   alias(
