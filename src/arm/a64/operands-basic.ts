@@ -68,6 +68,15 @@ function general(size: 'x' | 'w' | 'field', stack: boolean, plus = 0): OperandKi
   };
 }
 
+/** `<RB:s,t>` of TBZ and TBNZ: W where field s is 0, yet an X register may be written there. */
+const testedRegister: OperandKind = {
+  print: ([is64, number]) => formatRegister(number!, is64 === 1, false),
+  parse(text) {
+    const register = readRegister(text, false);
+    return register && [register.is64 ? undefined : 0, register.number];
+  },
+};
+
 /** Reads `prefix` and a register number below 32 (`v7`, `d31`). */
 export function readVectorRegister(text: Scanner, prefix: string): number | undefined {
   const start = text.at;
@@ -196,6 +205,7 @@ export const basicOperands: Readonly<Record<string, OperandKind>> = {
   'W|SP': general('w', true),
   R: general('field', false),
   'R|SP': general('field', true),
+  RB: testedRegister,
   B: vectorRegister('b'),
   H: vectorRegister('h'),
   S: vectorRegister('s'),

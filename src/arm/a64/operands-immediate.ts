@@ -3,6 +3,7 @@
  * field: bitmask immediates, `mov` immediates, the bitfield aliases, extended registers, register
  * offsets; and the 8-bit floating-point immediate.
  *
+ *   <imm12:h,i>          `4095` or `1, lsl #12` of add and sub; `4096` reads as the latter
  *   <bitmask:s,N,r,i>    logical immediate (s: 1 for 64 bits; immr, imms)
  *   <movz:s,h,i>         `mov` as MOVZ: the 16-bit field i shifted by 16 * h; <movn:…> inverted
  *   <lsl:s,r,i>          shift of `lsl` (UBFM);  <lsr:s,r,i>  of `lsr` and `asr`
@@ -40,6 +41,23 @@ function readWide(text: Scanner, width: 32 | 64): bigint | undefined {
 }
 
 const widthOf = (is64: number | undefined): 32 | 64 => (is64 === 1 ? 64 : 32);
+
+const shiftedImm12: OperandKind = {
+  print: ([shifted, imm12]) => `${formatNumber(imm12!)}${shifted === 1 ? ', lsl #12' : ''}`,
+  parse(text) {
+    const value = readBetween(text, 0, 0xfff000);
+    if (value === undefined) return undefined;
+    const start = text.at;
+    if (text.match(/,\s*lsl\s*#?(?=\d)/iy)) {
+      const shift = readBetween(text, 0, 12);
+      if (value < 4096 && (shift === 0 || shift === 12)) return [shift / 12, value];
+      return text.denyValue('a value below 4096 is shifted by 0 or 12', start);
+    }
+    if (value < 4096) return [0, value];
+    if (value % 4096 === 0) return [1, value / 4096];
+    return text.denyValue(`${value} is neither below 4096 nor a multiple of it`, start);
+  },
+};
 
 const bitmask: OperandKind = {
   print([is64, n, immr, imms]) {
@@ -257,6 +275,7 @@ const from: OperandKind = {
 };
 
 export const immediateOperands: Readonly<Record<string, OperandKind>> = {
+  imm12: shiftedImm12,
   bitmask,
   movz: moveWide(false),
   movn: moveWide(true),
