@@ -4,7 +4,7 @@
  */
 
 import type { Prng } from '../base/index.ts';
-import type { Firmware } from './firmware.ts';
+import type { ServiceBitmaps, SmcccFilter } from './smccc-filter.ts';
 
 /** Readings for the PTP call, taken at one moment. */
 export interface PtpClock {
@@ -16,7 +16,11 @@ export interface PtpClock {
 
 /** The VM as hypercalls see it. */
 export interface HypercallVm {
-  readonly firmware: Firmware;
+  /** The firmware registers that say which services there are. */
+  readonly registers: ServiceBitmaps;
+  readonly smcccFilter: SmcccFilter;
+  /** KVM_CAP_ARM_SYSTEM_SUSPEND is enabled. */
+  readonly systemSuspendEnabled: boolean;
   /** Source of the TRNG's bits. */
   readonly prng: Prng;
   /** Host time for guests that ask for it; a host without keeps the PTP call unsupported. */
@@ -33,8 +37,8 @@ export interface Hypercall {
   readonly conduit: 'hvc' | 'smc';
   /** The instruction's 16-bit immediate. */
   readonly immediate: number;
-  /** Whether the vCPU was initialised with KVM_ARM_VCPU_PSCI_0_2. */
-  readonly psci02: boolean;
+  /** The PSCI version this vCPU meets, a KVM_ARM_PSCI value. */
+  readonly psciVersion: number;
   /** Whether the caller runs big-endian: a CPU it starts does too. */
   readonly bigEndian?: boolean;
 }

@@ -71,7 +71,7 @@ export function callPsci(
   registers: GeneralRegisters,
 ): HypercallAction {
   const context: Call = { vm, call, registers, functionId: low32Of(registers, 0) };
-  switch (vm.firmware.psciVersion(call.psci02)) {
+  switch (call.psciVersion) {
     case KVM_ARM_PSCI_1_1:
       return psci1(context, 1);
     case KVM_ARM_PSCI_1_0:
@@ -173,7 +173,7 @@ function features({ vm, registers }: Call, minor: 0 | 1): number {
       return PSCI_RET_SUCCESS;
     case PSCI_1_0_FN_SYSTEM_SUSPEND:
     case PSCI_1_0_FN64_SYSTEM_SUSPEND:
-      return vm.firmware.systemSuspend ? PSCI_RET_SUCCESS : PSCI_RET_NOT_SUPPORTED;
+      return vm.systemSuspendEnabled ? PSCI_RET_SUCCESS : PSCI_RET_NOT_SUPPORTED;
     case PSCI_1_1_FN_SYSTEM_RESET2:
     case PSCI_1_1_FN64_SYSTEM_RESET2:
       return minor >= 1 ? PSCI_RET_SUCCESS : PSCI_RET_NOT_SUPPORTED;
@@ -196,8 +196,8 @@ function cpuOn({ vm, call, registers }: Call): HypercallAction {
   const target = (affinity & ~AFFINITY_MASK) === 0n ? vcpuAt(vm, affinity) : -1;
   if (target < 0) return answer(registers, PSCI_RET_INVALID_PARAMS);
   if (!vm.isStopped(target)) {
-    const old = vm.firmware.psciVersion(call.psci02) === KVM_ARM_PSCI_0_1;
-    return answer(registers, old ? PSCI_RET_INVALID_PARAMS : PSCI_RET_ALREADY_ON);
+    const isOld = call.psciVersion === KVM_ARM_PSCI_0_1;
+    return answer(registers, isOld ? PSCI_RET_INVALID_PARAMS : PSCI_RET_ALREADY_ON);
   }
   setResult(registers, PSCI_RET_SUCCESS);
   return { kind: 'cpu-on', target, entry, context, bigEndian: call.bigEndian ?? false };
@@ -248,6 +248,6 @@ function systemReset2({ registers }: Call, minor: 0 | 1): HypercallAction {
 
 /** The VMM carries it out; it finds the call's arguments in the registers, which stay as they are. */
 function systemSuspend({ vm, registers }: Call): HypercallAction {
-  if (!vm.firmware.systemSuspend) return answer(registers, PSCI_RET_NOT_SUPPORTED);
+  if (!vm.systemSuspendEnabled) return answer(registers, PSCI_RET_NOT_SUPPORTED);
   return { kind: 'system-event', type: KVM_SYSTEM_EVENT_SUSPEND, data: [], stopAll: false };
 }

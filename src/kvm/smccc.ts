@@ -1,11 +1,11 @@
 /**
  * Hypercalls by the SMC Calling Convention: a guest's HVC, or SMC, with a function id in x0. Answers the
  * architecture's and KVM's own calls here and hands the rest to psci.ts and trng.ts; what is unknown, or
- * turned off in firmware.ts, is NOT_SUPPORTED. Called by the vCPU, which carries out the action.
+ * refused by smccc-filter.ts, is NOT_SUPPORTED. Called by the vCPU, which carries out the action.
  * Linux: arch/arm64/kvm/hypercalls.c. Arm: DEN 0028.
  */
 
-import { type Firmware, SmcccFilterAction, type SpectreState } from './firmware.ts';
+import { bit } from '../base/index.ts';
 import {
   answer,
   type GeneralRegisters,
@@ -16,6 +16,7 @@ import {
   RESUME,
 } from './hypercall.ts';
 import { callPsci } from './psci.ts';
+import { SmcccAction } from './smccc-filter.ts';
 import { callTrng } from './trng.ts';
 import {
   ARM_SMCCC_ARCH_FEATURES_FUNC_ID,
@@ -36,6 +37,7 @@ import {
   ARM_SMCCC_VERSION_1_1,
   ARM_SMCCC_VERSION_FUNC_ID,
   KVM_HYPERCALL_EXIT_SMC,
+  KVM_REG_ARM_STD_HYP_BIT_PV_TIME,
   SMCCC_ARCH_WORKAROUND_RET_UNAFFECTED,
   SMCCC_RET_NOT_REQUIRED,
   SMCCC_RET_NOT_SUPPORTED,
@@ -61,16 +63,16 @@ export function handleHypercall(
     return RESUME;
   }
   const functionId = low32Of(registers, 0);
-  switch (vm.firmware.actionFor(functionId)) {
-    case SmcccFilterAction.DENY:
+  switch (vm.smcccFilter.actionFor(functionId, vm.registers)) {
+    case SmcccAction.DENY:
       return answer(registers, SMCCC_RET_NOT_SUPPORTED);
-    case SmcccFilterAction.FORWARD:
+    case SmcccAction.FORWARD_TO_USER:
       return {
         kind: 'forward',
         functionId,
         flags: call.conduit === 'smc' ? KVM_HYPERCALL_EXIT_SMC : 0n,
       };
-    case SmcccFilterAction.HANDLE:
+    case SmcccAction.HANDLE:
       return dispatch(vm, call, registers, functionId);
   }
 }
@@ -85,7 +87,7 @@ function dispatch(
     case ARM_SMCCC_VERSION_FUNC_ID:
       return answer(registers, ARM_SMCCC_VERSION_1_1);
     case ARM_SMCCC_ARCH_FEATURES_FUNC_ID:
-      return answer(registers, architectureFeature(vm.firmware, low32Of(registers, 1)));
+      return answer(registers, architectureFeature(vm, low32Of(registers, 1)));
     case ARM_SMCCC_HV_PV_TIME_FEATURES:
     case ARM_SMCCC_HV_PV_TIME_ST:
       // No vCPU has a place for its stolen time: there is no KVM_ARM_VCPU_PVTIME_CTRL.
@@ -93,7 +95,7 @@ function dispatch(
     case ARM_SMCCC_VENDOR_HYP_CALL_UID_FUNC_ID:
       return answer(registers, ...ARM_SMCCC_VENDOR_HYP_UID_KVM);
     case ARM_SMCCC_VENDOR_HYP_KVM_FEATURES_FUNC_ID:
-      return answer(registers, vm.firmware.vendorFeatures);
+      return answer(registers, vm.registers.vendorHypBmap);
     case ARM_SMCCC_VENDOR_HYP_KVM_PTP_FUNC_ID:
       return answer(registers, ...ptpTime(vm, low32Of(registers, 1)));
     case ARM_SMCCC_TRNG_VERSION:
@@ -107,32 +109,23 @@ function dispatch(
   }
 }
 
-/** Answer of ARCH_FEATURES about function `feature`. */
-function architectureFeature(firmware: Firmware, feature: number): number {
-  const { spectreV2, spectreV4, spectreBhb, ssbs } = firmware.mitigations;
+/**
+ * Answer of ARCH_FEATURES about function `feature`. Nothing here speculates: of the workarounds for
+ * Spectre v2, v4 and BHB none is required, and the calls themselves do not exist.
+ */
+function architectureFeature(vm: HypercallVm, feature: number): number {
   switch (feature) {
     case ARM_SMCCC_ARCH_WORKAROUND_1:
-      return workaround(spectreV2);
-    case ARM_SMCCC_ARCH_WORKAROUND_2:
-      // A guest with SSBS helps itself; a mitigation without it is permanent.
-      if (spectreV4 === 'vulnerable' || (spectreV4 === 'mitigated' && ssbs)) break;
-      return SMCCC_RET_NOT_REQUIRED;
     case ARM_SMCCC_ARCH_WORKAROUND_3:
-      return workaround(spectreBhb);
-    case ARM_SMCCC_HV_PV_TIME_FEATURES:
-      if (firmware.hasPvTime) return SMCCC_RET_SUCCESS;
-  }
-  return SMCCC_RET_NOT_SUPPORTED;
-}
-
-function workaround(state: SpectreState): number {
-  switch (state) {
-    case 'vulnerable':
-      return SMCCC_RET_NOT_SUPPORTED;
-    case 'mitigated':
-      return SMCCC_RET_SUCCESS;
-    case 'unaffected':
       return SMCCC_ARCH_WORKAROUND_RET_UNAFFECTED;
+    case ARM_SMCCC_ARCH_WORKAROUND_2:
+      return SMCCC_RET_NOT_REQUIRED;
+    case ARM_SMCCC_HV_PV_TIME_FEATURES: {
+      const hasPvTime = bit(vm.registers.stdHypBmap, KVM_REG_ARM_STD_HYP_BIT_PV_TIME) === 1;
+      return hasPvTime ? SMCCC_RET_SUCCESS : SMCCC_RET_NOT_SUPPORTED;
+    }
+    default:
+      return SMCCC_RET_NOT_SUPPORTED;
   }
 }
 
