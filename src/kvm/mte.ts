@@ -1,0 +1,85 @@
+/**
+ * KVM's side of MTE: tags are initialised before a page becomes visible to a guest that has MTE, and
+ * the VMM reads and writes a guest's tags by KVM_ARM_MTE_COPY_TAGS. Called by `fault.ts` and `vm.ts`.
+ */
+import { hva, ipa, isAligned, PAGE_SIZE, type Pa } from '../base/index.ts';
+import { Errno, type Host, isRefusal, type Refusal, refuse, TAG_GRANULES } from '../host/index.ts';
+import { hvaOf } from './memslot.ts';
+import { KVM_ARM_TAGS_FROM_GUEST } from './uapi.ts';
+import type { Vm } from './vm.ts';
+
+/** struct kvm_arm_copy_mte_tags. Numbers as the VMM wrote them: nothing has been checked. */
+export interface KvmArmCopyMteTags {
+  readonly guestIpa: number;
+  /** Bytes of guest memory. */
+  readonly length: number;
+  /** Address in the VMM of one byte for each tag granule, the tag in its low nibble. */
+  readonly addr: number;
+  readonly flags: number;
+  readonly reserved?: readonly [number, number];
+}
+
+/**
+ * Makes pages safe to be seen by a guest with MTE: tags that nobody has written yet become 0.
+ * Preconditions: not mapped at stage 2 yet. Linux: sanitise_mte_tags().
+ */
+export function sanitiseMteTags(host: Host, address: Pa, sizeBytes: number): void {
+  if (host.frames.isOnline(address)) host.frames.initialiseTags(address, sizeBytes);
+}
+
+/**
+ * Copies tags between a buffer of the VMM and guest memory; returns the bytes of guest memory done,
+ * fewer than asked where the range leaves a slot or the buffer its mapping. EINVAL for arguments,
+ * EFAULT when nothing could be copied. Linux: kvm_vm_ioctl_mte_copy_tags().
+ */
+export function copyTags(vm: Vm, request: KvmArmCopyMteTags): number | Refusal {
+  const { guestIpa, length, flags, reserved = [0, 0] } = request;
+  if (!vm.mte) return refuse(Errno.EINVAL);
+  if (reserved[0] !== 0 || reserved[1] !== 0) return refuse(Errno.EINVAL);
+  if (flags !== 0 && flags !== KVM_ARM_TAGS_FROM_GUEST) return refuse(Errno.EINVAL);
+  if (!isAligned(length, PAGE_SIZE) || !isAligned(guestIpa, PAGE_SIZE)) return refuse(Errno.EINVAL);
+  if (length > vm.policy.copyTagsBytesMax) return refuse(Errno.EINVAL);
+  const copyPage = flags === KVM_ARM_TAGS_FROM_GUEST ? copyPageFromGuest : copyPageToGuest;
+  let done = 0;
+  while (done < length) {
+    const buffer = request.addr + (done / PAGE_SIZE) * TAG_GRANULES;
+    if (!copyPage(vm, guestIpa + done, buffer)) break;
+    done += PAGE_SIZE;
+  }
+  return done === 0 && length > 0 ? refuse(Errno.EFAULT) : done;
+}
+
+/** The page of guest memory at `address` as the VMM has it, or undefined. Linux: gfn_to_pfn_prot(). */
+function guestPage(vm: Vm, address: number, write: boolean): Pa | undefined {
+  const slot = vm.slots.at(ipa(address));
+  if (slot === undefined || (write && slot.readOnly)) return undefined;
+  const page = vm.process.faultIn(hvaOf(slot, ipa(address)), { write });
+  // Memory that the host keeps no frames for (ZONE_DEVICE, MMIO) has no tags to copy.
+  if (isRefusal(page) || !vm.host.frames.isOnline(page.pa)) return undefined;
+  return page.pa;
+}
+
+function copyPageFromGuest(vm: Vm, address: number, buffer: number): boolean {
+  const page = guestPage(vm, address, false);
+  if (page === undefined) return false;
+  const tags = vm.host.frames.readTags(page);
+  return vm.process.memory.writeFrom(hva(buffer), tags) === TAG_GRANULES;
+}
+
+function copyPageToGuest(vm: Vm, address: number, buffer: number): boolean {
+  const page = guestPage(vm, address, true);
+  if (page === undefined) return false;
+  const { frames } = vm.host;
+  const tags = new Uint8Array(TAG_GRANULES);
+  const read = vm.process.memory.readInto(hva(buffer), tags);
+  frames.writeTags(page, tags.subarray(0, read));
+  if (read === TAG_GRANULES) {
+    frames.setMteTagged(page);
+    return true;
+  }
+  if (vm.policy.copyTagsClearsOnFailure) {
+    frames.clearTags(page);
+    frames.setMteTagged(page);
+  }
+  return false;
+}
