@@ -22,8 +22,6 @@ import {
   minCacheLineLog2Bytes,
   psciVersion,
   smcccFeatures,
-  type TimerName,
-  type TimerRegister,
   type VcpuRegisters,
 } from './registers.ts';
 import * as uapi from './uapi.ts';
@@ -133,14 +131,15 @@ function writeCore(vcpu: VcpuRegisters, register: CoreRegister, value: bigint): 
 
 // --------------------------------------------------------------------------------- timer registers
 
-const timerRegisters: ReadonlyMap<bigint, readonly [TimerName, TimerRegister]> = new Map([
-  [uapi.KVM_REG_ARM_TIMER_CTL, ['virtual', 'ctl'] as const],
-  [uapi.KVM_REG_ARM_TIMER_CNT, ['virtual', 'cnt'] as const],
-  [uapi.KVM_REG_ARM_TIMER_CVAL, ['virtual', 'cval'] as const],
-  [uapi.KVM_REG_ARM_PTIMER_CTL, ['physical', 'ctl'] as const],
-  [uapi.KVM_REG_ARM_PTIMER_CNT, ['physical', 'cnt'] as const],
-  [uapi.KVM_REG_ARM_PTIMER_CVAL, ['physical', 'cval'] as const],
-]);
+/** In the order of KVM_GET_REG_LIST; what they mean is the timers' business. */
+const timerIds: readonly bigint[] = [
+  uapi.KVM_REG_ARM_TIMER_CTL,
+  uapi.KVM_REG_ARM_TIMER_CNT,
+  uapi.KVM_REG_ARM_TIMER_CVAL,
+  uapi.KVM_REG_ARM_PTIMER_CTL,
+  uapi.KVM_REG_ARM_PTIMER_CNT,
+  uapi.KVM_REG_ARM_PTIMER_CVAL,
+];
 
 // ------------------------------------------------------------------------------ firmware registers
 
@@ -312,7 +311,7 @@ function registerIds(vcpu: VcpuRegisters): readonly bigint[] {
   return [
     ...core,
     ...firmwareIds,
-    ...timerRegisters.keys(),
+    ...timerIds,
     ...listedRegisters
       .filter((register) => isListed(register, vcpu.vm))
       .map((register) => uapi.kvmRegSystem(register.key)),
@@ -370,8 +369,7 @@ export function getOneReg(vcpu: VcpuRegisters, id: bigint): bigint | Refusal {
       return csselr < 0 ? refuse(Errno.ENOENT) : vcpu.readSlot(ccsidrSlot(csselr));
     }
     default: {
-      const timer = timerRegisters.get(id);
-      if (timer !== undefined) return vcpu.readTimer(...timer);
+      if (timerIds.includes(id)) return vcpu.timers.getOneReg(id);
       const register = findListed(vcpu, id);
       return register === undefined ? refuse(Errno.ENOENT) : readSystem(vcpu, register);
     }
@@ -402,11 +400,7 @@ export function setOneReg(vcpu: VcpuRegisters, id: bigint, value: bigint): 0 | R
       return csselr < 0 ? refuse(Errno.ENOENT) : writeCcsidr(vcpu, csselr, sized);
     }
     default: {
-      const timer = timerRegisters.get(id);
-      if (timer !== undefined) {
-        vcpu.writeTimer(...timer, sized);
-        return 0;
-      }
+      if (timerIds.includes(id)) return vcpu.timers.setOneReg(id, sized);
       const register = findListed(vcpu, id);
       return register === undefined ? refuse(Errno.ENOENT) : writeSystem(vcpu, register, sized);
     }

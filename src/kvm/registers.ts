@@ -14,6 +14,7 @@ import {
 } from '../arm/sysreg/index.ts';
 import { bits, withBits } from '../base/index.ts';
 import { Errno, type Refusal, refuse } from '../host/index.ts';
+import type { VcpuTimers } from './timer.ts';
 import {
   KVM_ARM_PSCI_0_1,
   KVM_ARM_PSCI_LATEST,
@@ -27,9 +28,6 @@ import {
   KVM_VCPU_MAX_FEATURES,
   type KvmVcpuInit,
 } from './uapi.ts';
-
-export type TimerName = 'virtual' | 'physical';
-export type TimerRegister = 'ctl' | 'cval' | 'cnt';
 
 /** Registers of the VM, shared by its vCPUs. */
 export interface VmRegisters {
@@ -71,10 +69,7 @@ export interface VcpuRegisters {
   /** A system register by its slot. What is derived from it is derived anew when the vCPU runs. */
   readSlot(slot: number): bigint;
   writeSlot(slot: number, value: bigint): void;
-  /** `ctl` reads with ISTATUS set when the timer's condition holds, ENABLE or not; written without. */
-  readTimer(timer: TimerName, register: TimerRegister): bigint;
-  /** Writing `cnt` moves the counter's offset for the whole VM. */
-  writeTimer(timer: TimerName, register: TimerRegister, value: bigint): void;
+  readonly timers: Pick<VcpuTimers, 'getOneReg' | 'setOneReg' | 'reset'>;
 }
 
 /** The hypercalls KVM implements, all allowed at first. Linux: KVM_ARM_SMCCC_…_FEATURES. */
@@ -153,7 +148,7 @@ const identityNames: readonly string[] = ['MPIDR_EL1', 'CLIDR_EL1'];
 /**
  * What KVM_ARM_VCPU_INIT does to the registers, each time; `vcpu.initialized` still tells whether it
  * is the first. The ID registers of the VM are set by its first vCPU.
- * Linux: kvm_reset_vcpu(), kvm_reset_sys_regs(), kvm_timer_vcpu_reset().
+ * Linux: kvm_reset_vcpu(), kvm_reset_sys_regs().
  */
 export function resetVcpuRegisters(vcpu: VcpuRegisters): void {
   const { vm } = vcpu;
@@ -170,8 +165,7 @@ export function resetVcpuRegisters(vcpu: VcpuRegisters): void {
   vcpu.writeSp(0, 0n);
   vcpu.writeSp(1, 0n);
   vcpu.writePc(0n);
-  vcpu.writeTimer('virtual', 'ctl', 0n);
-  vcpu.writeTimer('physical', 'ctl', 0n);
+  vcpu.timers.reset();
 }
 
 /**

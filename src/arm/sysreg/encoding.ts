@@ -29,7 +29,7 @@ export function encodingKey(
   return (op0 << 14) | (op1 << 11) | (crn << 7) | (crm << 3) | op2;
 }
 
-/** The key in the MRS or MSR (register) instruction `opcode`: its bits 20:5 (bit 20 is op0's lower 1). */
+/** The key in the MRS or MSR (register) instruction `opcode`: its bits 20:5 (bit 20 is 1: op0 is 2 or 3). */
 export const encodingKeyOfOpcode = (opcode: number): number => (opcode >>> 5) & 0xffff;
 
 /** The fields of a 16-bit `key`. */
