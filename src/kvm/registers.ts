@@ -131,7 +131,7 @@ const clidr = (vm: VmRegisters): bigint => {
   return vm.mte ? withBits(reset, 34, 33, 2) : reset;
 };
 
-/** What 64-bit state of a vCPU's identity KVM sets at the first KVM_ARM_VCPU_INIT and never again. */
+/** What of a vCPU's identity KVM sets at the first KVM_ARM_VCPU_INIT and never again. */
 function resetIdentity(vcpu: VcpuRegisters): void {
   vcpu.writeSlot(slotOf.MPIDR_EL1, mpidr(vcpu.vcpuId));
   vcpu.writeSlot(slotOf.CLIDR_EL1, clidr(vcpu.vm));
@@ -181,7 +181,7 @@ export function finalizeVcpuRegisters(vcpu: VcpuRegisters, options: { gicV3: boo
   for (const [slot, value] of idRegisters) vcpu.writeSlot(slot, value);
 }
 
-/** The features of KVM_ARM_VCPU_INIT that exist here; of the others Linux's host has none either. */
+/** The features of KVM_ARM_VCPU_INIT that exist here. */
 const SUPPORTED_FEATURES = (1 << KVM_ARM_VCPU_POWER_OFF) | (1 << KVM_ARM_VCPU_PSCI_0_2);
 
 /**

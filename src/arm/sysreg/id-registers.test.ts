@@ -1,7 +1,13 @@
 /** ID register values: every field is what `features` says, and nothing that is not there is shown. */
 import { describe, expect, it, test } from 'vitest';
 import { bits } from '../../base/index.ts';
-import { features, ID_AA64PFR1_MTE_MASK, idRegisterValues, systemRegister } from './index.ts';
+import {
+  features,
+  hasFeature,
+  ID_AA64PFR1_MTE_MASK,
+  idRegisterValues,
+  systemRegister,
+} from './index.ts';
 
 type IdName = keyof typeof idRegisterValues;
 
@@ -51,6 +57,15 @@ describe('fields that are not zero', () => {
         .reduce((word, [, , low, value]) => word | (BigInt(value) << BigInt(low)), 0n);
       expect([name, idRegisterValues[name]]).toEqual([name, known]);
     }
+  });
+});
+
+describe('hasFeature', () => {
+  it('by its full name: there, not there, unknown', () => {
+    expect(hasFeature('FEAT_LSE')).toBe(true);
+    expect(hasFeature('FEAT_SVE')).toBe(false);
+    expect(() => hasFeature('FEAT_Nonsense')).toThrow('unknown feature');
+    expect(() => hasFeature('FEAT_paBits')).toThrow('unknown feature');
   });
 });
 

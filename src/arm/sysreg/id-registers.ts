@@ -4,6 +4,8 @@
  * the walker and KVM ask `features`. Whether one VM hides a feature (MTE) is KVM's decision, not kept here.
  */
 
+import { assert } from '../../base/index.ts';
+
 /** Features by Arm's names (FEAT_ dropped); a number where the architecture gives a size. */
 export const features = {
   /** Half-precision arithmetic, scalar and vector; the one switch for both ID fields. */
@@ -109,6 +111,16 @@ export const features = {
 } as const satisfies Readonly<Record<string, boolean | number>>;
 
 export type FeatureName = keyof typeof features;
+/**
+ * Whether the CPU has a feature given by its full name ('FEAT_LSE'), as instruction rows carry it. A
+ * name that `features` does not know is our bug: everything that can be asked for is listed there.
+ */
+export function hasFeature(name: `FEAT_${string}`): boolean {
+  const value = Object.entries(features).find(([key]) => `FEAT_${key}` === name)?.[1];
+  assert(typeof value === 'boolean', 'unknown feature');
+  return value;
+}
+
 /** Features that one VM can be without although the CPU has them. */
 export type VmFeature = 'MTE';
 
