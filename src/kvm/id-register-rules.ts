@@ -64,8 +64,9 @@ const PMUVER_IMP_DEF = 0xfn << PMUVER_LOW;
 const DEBUGVER_ARMV8 = 6n;
 
 /**
- * The value that an ID register takes when the VMM writes `value` and the host's limit is `limit`, or
- * -1n when the write must be refused (EINVAL). Linux: arm64_check_features(), set_id_aa64dfr0_el1().
+ * The value that an ID register takes when the VMM writes `value` and the host's limit is `limit`,
+ * or -1n when the write must be refused (EINVAL). Linux: arm64_check_features(),
+ * set_id_aa64dfr0_el1().
  */
 export function acceptIdRegister(register: SystemRegister, value: bigint, limit: bigint): bigint {
   let accepted = value;

@@ -1,6 +1,7 @@
 /**
- * KVM_GET_REG_LIST, KVM_GET_ONE_REG and KVM_SET_ONE_REG against what Linux 6.12 answers: its register
- * list and values (test/data), and its refusals (rows A14 to A52 were recorded on a real KVM).
+ * KVM_GET_REG_LIST, KVM_GET_ONE_REG and KVM_SET_ONE_REG against what Linux 6.12 answers: its
+ * register list and values (test/data), and its refusals (rows A14 to A52 were recorded on a real
+ * KVM).
  */
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it, test } from 'vitest';
@@ -91,7 +92,7 @@ const listOf = (vcpu: VcpuRegisters): readonly bigint[] => {
 };
 const refused = (errno: Errno): number => refuse(errno);
 
-// ------------------------------------------------------------------------------------ the real list
+// ----------------------------------------------------------------------------------- the real list
 
 type SetName = 'base' | 'mte' | 'mte+psci';
 
@@ -597,7 +598,7 @@ describe('other system registers', () => {
     expect(getOneReg(startVcpu({ mte: false, vcpuId }), idOf('MPIDR_EL1'))).toBe(expected);
   });
 
-  it('second KVM_ARM_VCPU_INIT: registers are reset, MPIDR_EL1, CLIDR_EL1 and CCSIDR are not', () => {
+  it('second KVM_ARM_VCPU_INIT: resets all but MPIDR_EL1, CLIDR_EL1, CCSIDR and ID registers', () => {
     const kept = [idOf('MPIDR_EL1'), idOf('CLIDR_EL1')];
     for (const id of [...kept, idOf('TPIDR_EL1'), uapi.kvmRegX(3)]) setOneReg(vcpu, id, 0x77n);
     setOneReg(vcpu, uapi.kvmRegCcsidr(0), 0x77n);

@@ -1,8 +1,9 @@
 /**
- * KVM_GET_REG_LIST, KVM_GET_ONE_REG and KVM_SET_ONE_REG: which registers a vCPU has, by KVM's 64-bit
- * ids, and the rules for reading and writing each. Called by vcpu.ts. State is in VcpuRegisters and
- * VmRegisters; nothing is kept here. Linux 6.12: arch/arm64/kvm/guest.c, sys_regs.c, hypercalls.c.
- * Registers of pointer authentication, PMU and SVE do not exist, as on a vCPU without them.
+ * KVM_GET_REG_LIST, KVM_GET_ONE_REG and KVM_SET_ONE_REG: which registers a vCPU has, by KVM's
+ * 64-bit ids, and the rules for reading and writing each. Called by vcpu.ts. State is in
+ * VcpuRegisters and VmRegisters; nothing is kept here. Linux 6.12: arch/arm64/kvm/guest.c,
+ * sys_regs.c, hypercalls.c. Registers of pointer authentication, PMU and SVE do not exist, as on a
+ * vCPU without them.
  */
 import {
   CCSIDR_COUNT,
@@ -28,7 +29,7 @@ import * as uapi from './uapi.ts';
 
 const { KVM_CORE_OFFSET, KVM_REG_SIZE } = uapi;
 
-// ------------------------------------------------------------------------------------ core registers
+// ---------------------------------------------------------------------------------- core registers
 
 /** A member of struct kvm_regs. */
 type CoreRegister =
@@ -67,7 +68,10 @@ const coreRegisters: ReadonlyMap<number, CoreRegister> = new Map<number, CoreReg
   [KVM_CORE_OFFSET.fpcr, coreSlot('FPCR', 4)],
 ]);
 
-/** The core register with this id: ENOENT beyond struct kvm_regs, EINVAL inside it but not a register. */
+/**
+ * The core register with this id: ENOENT beyond struct kvm_regs, EINVAL inside it but not a
+ * register.
+ */
 function findCore(id: bigint): CoreRegister | Refusal {
   const offset = Number(BigInt.asUintN(32, id & ~uapi.KVM_REG_ARM_CORE));
   const sizeBytes = KVM_REG_SIZE(id);
@@ -144,8 +148,9 @@ const timerIds: readonly bigint[] = [
 // ------------------------------------------------------------------------------ firmware registers
 
 /**
- * State of the host's Spectre mitigations, the most a VMM may ask for. Nothing here speculates, so none
- * is required: workaround 1 is Spectre v2, 2 is v4 (SSBD), 3 is BHB. Linux: get_kernel_wa_level().
+ * State of the host's Spectre mitigations, the most a VMM may ask for. Nothing here speculates, so
+ * none is required: workaround 1 is Spectre v2, 2 is v4 (SSBD), 3 is BHB. Linux:
+ * get_kernel_wa_level().
  */
 const workaroundLevel: ReadonlyMap<bigint, number> = new Map([
   [uapi.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1, uapi.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1_NOT_REQUIRED],
@@ -188,7 +193,10 @@ function writePsciVersion(vcpu: VcpuRegisters, value: bigint): 0 | Refusal {
   return 0;
 }
 
-/** A workaround may be promised up to the host's level; nothing is stored, the level stays the host's. */
+/**
+ * A workaround may be promised up to the host's level; nothing is stored, the level stays the
+ * host's.
+ */
 function checkWorkaround(id: bigint, value: bigint, most: number): 0 | Refusal {
   const level = Number(bits(value, 3, 0));
   if (id !== uapi.KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_2) {
@@ -215,7 +223,7 @@ function writeFirmware(vcpu: VcpuRegisters, id: bigint, value: bigint): 0 | Refu
   return 0;
 }
 
-// --------------------------------------------------------------------------------- system registers
+// -------------------------------------------------------------------------------- system registers
 
 const ascending = systemRegisters.toSorted((a, b) => a.key - b.key);
 /** In the order of KVM_GET_REG_LIST: the invariant ones first, each part by encoding. */
@@ -320,8 +328,9 @@ function registerIds(vcpu: VcpuRegisters): readonly bigint[] {
 }
 
 /**
- * KVM_GET_REG_LIST. Fills `list.reg` when `list.n` has room for all, and always sets `list.n` to their
- * number. ENOEXEC before KVM_ARM_VCPU_INIT (n unchanged), E2BIG when there is too little room.
+ * KVM_GET_REG_LIST. Fills `list.reg` when `list.n` has room for all, and always sets `list.n` to
+ * their number. ENOEXEC before KVM_ARM_VCPU_INIT (n unchanged), E2BIG when there is too little
+ * room.
  */
 export function getRegList(vcpu: VcpuRegisters, list: uapi.KvmRegList): 0 | Refusal {
   if (!vcpu.initialized) return refuse(Errno.ENOEXEC);
@@ -348,8 +357,9 @@ function refuseSve(id: bigint): Refusal {
 }
 
 /**
- * KVM_GET_ONE_REG: the value, unsigned and of the id's size. ENOEXEC before KVM_ARM_VCPU_INIT, EINVAL
- * for an id that is not arm64's or not a core register, ENOENT for any other that is not listed.
+ * KVM_GET_ONE_REG: the value, unsigned and of the id's size. ENOEXEC before KVM_ARM_VCPU_INIT,
+ * EINVAL for an id that is not arm64's or not a core register, ENOENT for any other that is not
+ * listed.
  */
 export function getOneReg(vcpu: VcpuRegisters, id: bigint): bigint | Refusal {
   if (!vcpu.initialized) return refuse(Errno.ENOEXEC);

@@ -1,7 +1,7 @@
 /**
  * The registers of a VM and of a vCPU as KVM sees them: what belongs to the VM and is shared by its
- * vCPUs, the access KVM needs to a vCPU's state, and what KVM_ARM_VCPU_INIT and the first KVM_RUN do
- * to both. Called by vcpu.ts, smccc.ts and one-reg.ts; the vCPU state itself is the machine's.
+ * vCPUs, the access KVM needs to a vCPU's state, and what KVM_ARM_VCPU_INIT and the first KVM_RUN
+ * do to both. Called by vcpu.ts, smccc.ts and one-reg.ts; the vCPU state itself is the machine's.
  */
 import {
   CCSIDR_COUNT,
@@ -146,9 +146,9 @@ export const VCPU_RESET_PSTATE = 0x3c5n;
 const identityNames: readonly string[] = ['MPIDR_EL1', 'CLIDR_EL1'];
 
 /**
- * What KVM_ARM_VCPU_INIT does to the registers, each time; `vcpu.initialized` still tells whether it
- * is the first. The ID registers of the VM are set by its first vCPU.
- * Linux: kvm_reset_vcpu(), kvm_reset_sys_regs().
+ * What KVM_ARM_VCPU_INIT does to the registers, each time; `vcpu.initialized` still tells whether
+ * it is the first. The ID registers of the VM are set by its first vCPU. Linux: kvm_reset_vcpu(),
+ * kvm_reset_sys_regs().
  */
 export function resetVcpuRegisters(vcpu: VcpuRegisters): void {
   const { vm } = vcpu;
@@ -169,8 +169,9 @@ export function resetVcpuRegisters(vcpu: VcpuRegisters): void {
 }
 
 /**
- * Before a vCPU's first KVM_RUN: the VM's ID registers, from now on fixed, become what the guest reads.
- * Without a GICv3 the guest is not told of its system registers. Linux: kvm_finalize_sys_regs().
+ * Before a vCPU's first KVM_RUN: the VM's ID registers, from now on fixed, become what the guest
+ * reads. Without a GICv3 the guest is not told of its system registers. Linux:
+ * kvm_finalize_sys_regs().
  */
 export function finalizeVcpuRegisters(vcpu: VcpuRegisters, options: { gicV3: boolean }): void {
   const { idRegisters } = vcpu.vm;
@@ -185,8 +186,8 @@ export function finalizeVcpuRegisters(vcpu: VcpuRegisters, options: { gicV3: boo
 const SUPPORTED_FEATURES = (1 << KVM_ARM_VCPU_POWER_OFF) | (1 << KVM_ARM_VCPU_PSCI_0_2);
 
 /**
- * Checks the argument of KVM_ARM_VCPU_INIT: 0, ENOENT for a feature bit that KVM does not know, EINVAL
- * for one the host lacks and for a foreign target. Linux: kvm_vcpu_init_check_features().
+ * Checks the argument of KVM_ARM_VCPU_INIT: 0, ENOENT for a feature bit that KVM does not know,
+ * EINVAL for one the host lacks and for a foreign target. Linux: kvm_vcpu_init_check_features().
  */
 export function checkVcpuInit(init: KvmVcpuInit): 0 | Refusal {
   if (init.target !== KVM_ARM_TARGET_GENERIC_V8) return refuse(Errno.EINVAL);

@@ -1,14 +1,14 @@
 /**
- * KVM's user interface for arm64: capability numbers, exit reasons, register ids, flags and argument
- * structures, by Linux's names and with Linux's numbers (6.12: include/uapi/linux/kvm.h,
- * arch/arm64/include/uapi/asm/kvm.h, include/uapi/linux/psci.h, include/linux/arm-smccc.h). Register
- * ids are 64-bit and bigint, all else is a number. What the VMM knows of KVM it knows from here; this
- * file has no behaviour but the functions that Linux writes as macros.
+ * KVM's user interface for arm64: capability numbers, exit reasons, register ids, flags and
+ * argument structures, by Linux's names and with Linux's numbers (6.12: include/uapi/linux/kvm.h,
+ * arch/arm64/include/uapi/asm/kvm.h, include/uapi/linux/psci.h, include/linux/arm-smccc.h).
+ * Register ids are 64-bit and bigint, all else is a number. What the VMM knows of KVM it knows from
+ * here; this file has no behaviour but the functions that Linux writes as macros.
  */
 
 export const KVM_API_VERSION = 12;
 
-// ------------------------------------------------------------------------------------- capabilities
+// ------------------------------------------------------------------------------------ capabilities
 
 export const KVM_CAP_IRQCHIP = 0;
 export const KVM_CAP_USER_MEMORY = 3;
@@ -202,8 +202,8 @@ export const KVM_REG_ARM64_SVE = 0x0015_0000n;
 export const KVM_REG_ARM_FW_FEAT_BMAP = 0x0016_0000n;
 
 /**
- * Offsets in 32-bit words of the members of struct kvm_regs, as KVM_REG_ARM_CORE_REG() computes them:
- * `regs[n]` and `spsr[n]` are 2 words apart, `vregs[n]` 4.
+ * Offsets in 32-bit words of the members of struct kvm_regs, as KVM_REG_ARM_CORE_REG() computes
+ * them: `regs[n]` and `spsr[n]` are 2 words apart, `vregs[n]` 4.
  */
 export const KVM_CORE_OFFSET = {
   regs: 0x00,
@@ -311,7 +311,7 @@ export const kvmRegCcsidr = (csselr: number): bigint =>
 export const KVM_REG_ARM64_SVE_VLS =
   KVM_REG_ARM64 | KVM_REG_ARM64_SVE | KVM_REG_SIZE_U512 | 0xffffn;
 
-// -------------------------------------------------------------------------------- interrupts, devices
+// ----------------------------------------------------------------------------- interrupts, devices
 
 /** Fields of kvm_irq_level.irq for KVM_IRQ_LINE. */
 export const KVM_ARM_IRQ_VCPU2_SHIFT = 28;
@@ -328,7 +328,9 @@ export const KVM_ARM_IRQ_TYPE_PPI = 2;
 export const KVM_ARM_IRQ_CPU_IRQ = 0;
 export const KVM_ARM_IRQ_CPU_FIQ = 1;
 
-/** kvm_irq_level.irq, unsigned: `type` is KVM_ARM_IRQ_TYPE_…, `vcpu` counts for PPIs and CPU lines. */
+/**
+ * kvm_irq_level.irq, unsigned: `type` is KVM_ARM_IRQ_TYPE_…, `vcpu` counts for PPIs and CPU lines.
+ */
 export const kvmArmIrq = (line: { type: number; vcpu?: number; num: number }): number => {
   const vcpu = line.vcpu ?? 0;
   const low = vcpu & KVM_ARM_IRQ_VCPU_MASK;

@@ -1,7 +1,7 @@
 /**
  * How a system register is named in an opcode: op0, op1, CRn, CRm and op2 packed in 16 bits, in the
- * order of bits 20:5 of MRS and MSR (register), which is also the order of KVM's register ids. Called
- * by the register table, the A64 decoder and KVM. It knows no register.
+ * order of bits 20:5 of MRS and MSR (register), which is also the order of KVM's register ids.
+ * Called by the register table, the A64 decoder and KVM. It knows no register.
  */
 import { assert } from '../../base/index.ts';
 
@@ -29,7 +29,10 @@ export function encodingKey(
   return (op0 << 14) | (op1 << 11) | (crn << 7) | (crm << 3) | op2;
 }
 
-/** The key in the MRS or MSR (register) instruction `opcode`: its bits 20:5 (bit 20 is 1: op0 is 2 or 3). */
+/**
+ * The key in the MRS or MSR (register) instruction `opcode`: its bits 20:5 (bit 20 is 1: op0 is 2
+ * or 3).
+ */
 export const encodingKeyOfOpcode = (opcode: number): number => (opcode >>> 5) & 0xffff;
 
 /** The fields of a 16-bit `key`. */

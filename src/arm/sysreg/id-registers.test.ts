@@ -1,4 +1,6 @@
-/** ID register values: every field is what `features` says, and nothing that is not there is shown. */
+/**
+ * ID register values: every field is what `features` says, and nothing that is not there is shown.
+ */
 import { describe, expect, it, test } from 'vitest';
 import { bits } from '../../base/index.ts';
 import {

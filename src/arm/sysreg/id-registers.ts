@@ -1,7 +1,8 @@
 /**
- * What this CPU implements, once: `features`, and the identification registers computed from it.
- * A guest is told exactly what exists. The register table takes its constants from here; the decoder,
- * the walker and KVM ask `features`. Whether one VM hides a feature (MTE) is KVM's decision, not kept here.
+ * What this CPU implements, once: `features`, and the identification registers computed from it. A
+ * guest is told exactly what exists. The register table takes its constants from here; the decoder,
+ * the walker and KVM ask `features`. Whether one VM hides a feature (MTE) is KVM's decision, not
+ * kept here.
  */
 
 import { assert } from '../../base/index.ts';
@@ -112,8 +113,9 @@ export const features = {
 
 export type FeatureName = keyof typeof features;
 /**
- * Whether the CPU has a feature given by its full name ('FEAT_LSE'), as instruction rows carry it. A
- * name that `features` does not know is our bug: everything that can be asked for is listed there.
+ * Whether the CPU has a feature given by its full name ('FEAT_LSE'), as instruction rows carry it.
+ * A name that `features` does not know is our bug: everything that can be asked for is listed
+ * there.
  */
 export function hasFeature(name: `FEAT_${string}`): boolean {
   const value = Object.entries(features).find(([key]) => `FEAT_${key}` === name)?.[1];

@@ -1,10 +1,11 @@
 /**
  * The system registers that software at EL0 and EL1 can name, as data: encoding, access rule, reset
- * value, writable bits, storage and KVM's view of each. The CPU core dispatches MRS and MSR on these
- * rows, the vCPU state keeps one 64-bit slot for each row that has one, KVM_GET/SET_ONE_REG and the
- * register list come from them, the assembler and the disassembler take their names. Behaviour of the
- * 'computed' ones is with their owners (CPU core, GIC, timer). A register that is not here is
- * UNDEFINED. Facts: Arm ARM DDI 0487 D19; what KVM lists: Linux 6.12, arch/arm64/kvm/sys_regs.c.
+ * value, writable bits, storage and KVM's view of each. The CPU core dispatches MRS and MSR on
+ * these rows, the vCPU state keeps one 64-bit slot for each row that has one, KVM_GET/SET_ONE_REG
+ * and the register list come from them, the assembler and the disassembler take their names.
+ * Behaviour of the 'computed' ones is with their owners (CPU core, GIC, timer). A register that is
+ * not here is UNDEFINED. Facts: Arm ARM DDI 0487 D19; what KVM lists: Linux 6.12,
+ * arch/arm64/kvm/sys_regs.c.
  */
 import { assert } from '../../base/index.ts';
 import { encodingKey, genericName, type SystemRegisterEncoding } from './encoding.ts';
@@ -19,7 +20,10 @@ export type RegisterKind = 'plain' | 'constant' | 'computed' | 'ignored';
 /** Who must see a write at once (and computes the value, for a computed register). */
 export type RegisterEffect = 'mmu' | 'mode' | 'timer' | 'gic' | 'debug' | 'cache' | 'fp';
 
-/** A control of EL1 over EL0's access: when the bits are all `trapsWhen`, EL0 traps to EL1 (EC 0x18). */
+/**
+ * A control of EL1 over EL0's access: when the bits are all `trapsWhen`, EL0 traps to EL1 (EC
+ * 0x18).
+ */
 export interface El0Control {
   readonly register: 'SCTLR_EL1' | 'CNTKCTL_EL1' | 'MDSCR_EL1';
   readonly bits: bigint;
@@ -27,10 +31,10 @@ export interface El0Control {
 }
 
 /**
- * How KVM_GET/SET_ONE_REG treat a listed register. 'value': any 64 bits are kept; 'id': of the VM, may
- * be lowered before the first run, field by field; 'idIgnored': reads zero, a write is ignored (the
- * AArch32 ID registers without AArch32); 'invariant': the host's value, a write must equal it; 'oslsr':
- * only OSLK may change; 'clidr': RES0 bits are refused.
+ * How KVM_GET/SET_ONE_REG treat a listed register. 'value': any 64 bits are kept; 'id': of the VM,
+ * may be lowered before the first run, field by field; 'idIgnored': reads zero, a write is ignored
+ * (the AArch32 ID registers without AArch32); 'invariant': the host's value, a write must equal it;
+ * 'oslsr': only OSLK may change; 'clidr': RES0 bits are refused.
  */
 export type KvmRule = 'value' | 'id' | 'idIgnored' | 'invariant' | 'oslsr' | 'clidr';
 
@@ -61,7 +65,9 @@ export interface SystemRegister<Name extends string = string> extends SystemRegi
 export const UNKNOWN_RESET = 0x1de7_ec7e_dbad_c0den;
 /** Frequency of the system counter in ticks per second, the reset value of CNTFRQ_EL0. */
 export const COUNTER_FREQUENCY_HZ = 62_500_000;
-/** Number of CCSELR_EL1 values (level and kind) for which CCSIDR_EL1 has a value. Linux: CSSELR_MAX. */
+/**
+ * Number of CSSELR_EL1 values (level and kind) for which CCSIDR_EL1 has a value. Linux: CSSELR_MAX.
+ */
 export const CCSIDR_COUNT = 14;
 
 // ---------------------------------------------------------------------------- how rows are written
@@ -75,7 +81,9 @@ interface Options {
   readonly writable?: bigint;
   readonly effect?: RegisterEffect;
   readonly feature?: VmFeature;
-  /** The CPU has the register only with this feature: without it UNDEFINED, the name stays known. */
+  /**
+   * The CPU has the register only with this feature: without it UNDEFINED, the name stays known.
+   */
   readonly needs?: FeatureName;
   readonly el0?: El0Control;
   readonly kvm?: KvmRule;
@@ -152,7 +160,10 @@ const gicActivePriorities = DIGITS_4.flatMap((n) => [
   computed(`ICC_AP1R${n}_EL1`, [3, 0, 12, 9, n], 'r1 w1', { effect: 'gic' }),
 ]);
 
-/** ID registers with a name, by CRm and op2; the rest of op0 = 3, op1 = 0, CRn = 0, CRm = 1 … 7 are RAZ. */
+/**
+ * ID registers with a name, by CRm and op2; the rest of op0 = 3, op1 = 0, CRn = 0, CRm = 1 … 7 are
+ * RAZ.
+ */
 const idNames = [
   ['ID_PFR0_EL1', 1, 0],
   ['ID_PFR1_EL1', 1, 1],
@@ -219,9 +230,9 @@ const idRegisters = [1, 2, 3, 4, 5, 6, 7].flatMap((crm) =>
 // ------------------------------------------------------------------------------------- field masks
 
 /**
- * SCTLR_EL1. Kept: M A C SA SA0 UMA I DZE UCT nTWI nTWE WXN SPAN UCI ITFSB TCF0 TCF ATA0 ATA, and the
- * bits that are RES1 here and that software writes as it likes (CP15BEN nAA SED EOS TSCXT EIS LSMAOE
- * nTLSMD). EE and E0E are RES0: there is no big-endian data.
+ * SCTLR_EL1. Kept: M A C SA SA0 UMA I DZE UCT nTWI nTWE WXN SPAN UCI ITFSB TCF0 TCF ATA0 ATA, and
+ * the bits that are RES1 here and that software writes as it likes (CP15BEN nAA SED EOS TSCXT EIS
+ * LSMAOE nTLSMD). EE and E0E are RES0: there is no big-endian data.
  */
 const SCTLR_WRITABLE =
   mask(0, 1, 2, 3, 4, 9, 12, 14, 15, 16, 18, 19, 23, 26) |
@@ -324,7 +335,10 @@ const rows = [
   hidden('FPEXC32_EL2', [3, 4, 5, 3, 0], 0x700n),
 
   // PSTATE and stack pointers
-  /** UNDEFINED at EL1 while SPSel = 0, which the CPU core checks. The slot holds the copy not in use. */
+  /**
+   * UNDEFINED at EL1 while SPSel = 0, which the CPU core checks. The slot holds the copy not in
+   * use.
+   */
   computed('SP_EL0', [3, 0, 4, 1, 0], 'r1 w1', { effect: 'mode', stored: true }),
   plain('SP_EL1', [3, 4, 4, 1, 0], ''),
   computed('SPSel', [3, 0, 4, 2, 0], 'r1 w1', { effect: 'mode', writable: 1n }),
@@ -341,7 +355,9 @@ const rows = [
   computed('DIT', [3, 3, 4, 2, 5], 'r0 w0', { effect: 'mode', writable: mask(24), needs: 'DIT' }),
   absent('SSBS', [3, 3, 4, 2, 6], 'SSBS'),
   computed('TCO', [3, 3, 4, 2, 7], 'r0 w0', { effect: 'mode', writable: mask(25), needs: 'MTE' }),
-  /** In slots for generated code; MRS and MSR check CPACR_EL1.FPEN first (EC 0x07), hence computed. */
+  /**
+   * In slots for generated code; MRS and MSR check CPACR_EL1.FPEN first (EC 0x07), hence computed.
+   */
   computed('FPCR', [3, 3, 4, 4, 0], 'r0 w0', {
     effect: 'fp',
     writable: range(26, 22) | (features.FP16 ? mask(19) : 0n),
@@ -423,7 +439,9 @@ const rows = [
     el0: sctlrAllows(15),
     kvm: 'id',
   }),
-  /** DZP (bit 4) depends on SCTLR_EL1.DZE at EL0, so it is computed; the slot holds the block size. */
+  /**
+   * DZP (bit 4) depends on SCTLR_EL1.DZE at EL0, so it is computed; the slot holds the block size.
+   */
   computed('DCZID_EL0', [3, 3, 0, 0, 7], 'r0', {
     effect: 'cache',
     reset: BigInt(features.dczidBlockLog2Words),
