@@ -600,6 +600,16 @@ export class InterpreterBuilder implements Ops {
     );
   }
 
+  daif(): I32 {
+    return this.#load(Op.i32Load, E.i32(0), S.DAIF, 'i32') as I32;
+  }
+
+  setDaif(value: I32): void {
+    this.#store(Op.i32Store, E.i32(0), S.DAIF, value);
+    const line = this.#load(Op.i32Load, E.i32(0), S.IRQ_LINE, 'i32') as I32;
+    this.if(line, () => this.system(SystemOp.irqCheck));
+  }
+
   el(): I32 {
     return this.#load(Op.i32Load, E.i32(0), S.EL, 'i32') as I32;
   }

@@ -2,7 +2,7 @@
  * Where everything lies in the one WebAssembly.Memory that generated code touches.
  *
  *   0          LOW_BYTES   vCPU state being run, lookup tables (state.ts)
- *   tlbs       one set of software TLBs a vCPU (tlb.ts)
+ *   tlbs       one set of software TLBs a vCPU (tlb.ts), and one that stays empty
  *   records    predecoded instructions, a record page for each page of code (records.ts)
  *   TAGS_BASE  allocation tags: two to a byte, byte i for RAM bytes 32 i … 32 i + 31
  *   RAM_BASE   the machine's RAM zones, back to back
@@ -45,7 +45,7 @@ export function planLayout(options: {
 }): MemoryLayout {
   const recordPageCount = options.recordPageCount ?? 8192;
   const tlbBase = LOW_BYTES;
-  const recordBase = alignUp(tlbBase + options.tlbBytesPerVcpu * options.vcpuMax, 65536);
+  const recordBase = alignUp(tlbBase + options.tlbBytesPerVcpu * (options.vcpuMax + 1), 65536);
   assert(recordBase + recordPageCount * RECORD_PAGE_BYTES <= TAGS_BASE, 'records fit below tags');
   assert(options.ramBytes <= RAM_BYTES_MAX, 'RAM fits a 32-bit linear memory');
   return {

@@ -69,6 +69,8 @@ export const PSTATE_SSBS = 0x1f4;
 export const PSTATE_SS = 0x1f8;
 export const PSTATE_IL = 0x1fc;
 export const V = 0x200;
+/** i32: 1 while an IRQ is signalled to the vCPU; unmasking it must leave. */
+export const IRQ_LINE = 0x480;
 export const BOUNCE = 0x400;
 export const BOUNCE_BYTES = 128;
 export const SYSREG = 0x800;

@@ -84,6 +84,8 @@ export const SystemOp = {
   sev: 17,
   /** A load or store whose base is SP, not 16-byte aligned, while SCTLR_EL1.SA or SA0 forbids it. */
   spAlignment: 18,
+  /** An interrupt may have become deliverable. */
+  irqCheck: 19,
 } as const;
 export type SystemOp = (typeof SystemOp)[keyof typeof SystemOp];
 
@@ -242,6 +244,10 @@ export interface Ops {
   readSystemRegister(register: Letter, target: Letter): void;
   /** MSR (register). */
   writeSystemRegister(register: Letter, source: Letter): void;
+  /** PSTATE.DAIF in bits 3:0. */
+  daif(): I32;
+  /** Writes PSTATE.DAIF; an interrupt that this unmasks is taken before the next instruction. */
+  setDaif(value: I32): void;
   /** Current exception level, 0 or 1. */
   el(): I32;
 

@@ -1,5 +1,5 @@
 /** Rows of "Exceptions and system": exception generation, system registers, hints, barriers, PSTATE. */
-import { SystemOp } from './ops.ts';
+import { type Ops, SystemOp } from './ops.ts';
 import { type Alias, alias, type Row, row } from './row.ts';
 
 /** An instruction that only TypeScript carries out. */
@@ -20,6 +20,44 @@ const hint = (name: string, number: number, op?: SystemOp): Row =>
     op === undefined ? nothing : (b) => b.system(op),
     { refines: 'HINT' },
   );
+
+/** At EL0 these depend on SCTLR_EL1.UMA: TypeScript decides. */
+const privileged = (b: Ops, op: SystemOp, inPlace: () => void): void =>
+  b.if(b.el(), inPlace, () => b.system(op));
+
+/** The forms that kernels use to mask and unmask interrupts, done in place. */
+const daifRows: Row[] = [
+  row(
+    'MSR_DAIFSet',
+    '1101010100 0 00 011 0100 iiii 110 11111',
+    'msr daifset, #<u:i>',
+    (b) => privileged(b, SystemOp.msrImmediate, () => b.setDaif(b.or(b.daif(), b.field('i')))),
+    { refines: 'MSR_imm' },
+  ),
+  row(
+    'MSR_DAIFClr',
+    '1101010100 0 00 011 0100 iiii 111 11111',
+    'msr daifclr, #<u:i>',
+    (b) =>
+      privileged(b, SystemOp.msrImmediate, () => b.setDaif(b.and(b.daif(), b.not(b.field('i'))))),
+    { refines: 'MSR_imm' },
+  ),
+  row(
+    'MRS_DAIF',
+    '1101010100 1 1 101101000010001 ttttt',
+    'mrs <X:t>, daif',
+    (b) => privileged(b, SystemOp.mrs, () => b.setX('t', b.shl(b.zext(b.daif()), b.i64(6)))),
+    { refines: 'MRS' },
+  ),
+  row(
+    'MSR_DAIF',
+    '1101010100 0 1 101101000010001 ttttt',
+    'msr daif, <X:t>',
+    (b) =>
+      privileged(b, SystemOp.msr, () => b.setDaif(b.and(b.shrU(b.w('t'), b.i32(6)), b.i32(15)))),
+    { refines: 'MSR_reg' },
+  ),
+];
 
 export const rows: Row[] = [
   system('SVC', '11010100 000 iiiiiiiiiiiiiiii 00001', 'svc #<u:i>', SystemOp.svc),
@@ -42,6 +80,7 @@ export const rows: Row[] = [
     (b) => b.setNzcv(b.xor(b.nzcv(), b.i32(2))),
     { feature: 'FEAT_FlagM', refines: 'MSR_imm' },
   ),
+  ...daifRows,
   row('MRS', '1101010100 1 1 iiiiiiiiiiiiiii ttttt', 'mrs <X:t>, <sysreg:i>', (b) =>
     b.readSystemRegister('i', 't'),
   ),

@@ -1,0 +1,378 @@
+/**
+ * The processing element: runs a context (a vCPU) on the engine until something needs the
+ * hypervisor. It owns the engine's instance, the software TLBs and the record pages of a machine,
+ * and carries out what generated code asks for; memory accesses are in `slow-access.ts`, system
+ * instructions in `system.ts`, exceptions in `exceptions.ts`. It knows EL1&0 and nothing of EL2:
+ * what would be taken to EL2 is a `CoreExit`. Called by `kvm/vcpu.ts` and by tests.
+ */
+
+import { decodeBitmask } from '../arm/a64/bitmask.ts';
+import { SystemOp } from '../arm/a64/ops.ts';
+import { type FpContext, softOperationList } from '../arm/fp/index.ts';
+import { encodingKey, systemRegisters } from '../arm/sysreg/index.ts';
+import { decoder, type EngineHooks, instantiateInterpreter } from '../engine/interpreter.ts';
+import { Records } from '../engine/records.ts';
+import * as S from '../engine/state.ts';
+import {
+  ENTRY_CHECKED,
+  ENTRY_TAGGED,
+  FETCH_TLB_BYTES,
+  FETCH_TLB_OFFSET,
+  TLB_BYTES,
+} from '../engine/tlb.ts';
+import { type CpuContext, slotIndex } from './context.ts';
+import { takeAbort, takeException, Vector } from './exceptions.ts';
+import type { PhysicalMemory } from './memory.ts';
+import { AccessKind, type FaultRecord, newTranslation } from './mmu.ts';
+import { SlowAccesses } from './slow-access.ts';
+import { SoftwareTlbs } from './software-tlbs.ts';
+import { carryOut } from './system.ts';
+
+/** Why a run ended: what real hardware would take to EL2, or the budget. */
+export type CoreExit =
+  | { readonly kind: 'budget' }
+  /** The hypervisor asked for it (`Hypervisor.writeRegister` said 'leave'). */
+  | { readonly kind: 'kick' }
+  /** A stage 2 fault. PC is at the instruction; `opcode` is it (0 for a fetch). */
+  | {
+      readonly kind: 'stage2-fault';
+      readonly fault: FaultRecord;
+      readonly fetch: boolean;
+      readonly opcode: number;
+    }
+  /** HVC or SMC; PC is behind it. */
+  | { readonly kind: 'call'; readonly call: 'hvc' | 'smc'; readonly immediate: number }
+  /** WFI, WFE or YIELD; PC is behind it. */
+  | { readonly kind: 'wait'; readonly wait: 'wfi' | 'wfe' | 'yield' };
+
+const BUDGET_EXIT: CoreExit = { kind: 'budget' };
+
+const SCTLR = slotIndex('SCTLR_EL1');
+const TCR = slotIndex('TCR_EL1');
+const CPACR = slotIndex('CPACR_EL1');
+const FPCR = slotIndex('FPCR');
+const FPSR = slotIndex('FPSR');
+const SP_EL0_SLOT = slotIndex('SP_EL0') * 4;
+const SP_EL0_KEY = encodingKey(3, 0, 4, 1, 0) & 0x7fff;
+
+const MASK_TBI = 0x00fffffffffff000n;
+const MASK_FULL = 0xfffffffffffff000n;
+
+export class Core implements EngineHooks {
+  readonly memory: PhysicalMemory;
+  /** i32 view of linear memory; the running context's state is at index 0. */
+  readonly s: Int32Array;
+  readonly u64: BigUint64Array;
+  readonly records: Records;
+  readonly tlbs: SoftwareTlbs;
+  readonly #slow: SlowAccesses;
+  readonly #enter: () => void;
+  readonly #translation = newTranslation();
+  readonly #fetchAccess = { kind: AccessKind.fetch, el: 0 as 0 | 1, pan: false };
+  readonly #fp: FpContext = { fpcr: 0, flags: 0 };
+  #context: CpuContext | undefined;
+  #exit: CoreExit | undefined;
+  /** Budget at the start of the slice, and instructions executed in all slices before it. */
+  #sliceBudget = 0;
+  #executedBefore = 0;
+  #vaMaskIsTbi = false;
+  /** Exceptions taken to EL1 since the machine began; a statistic. */
+  exceptionCount = 0;
+
+  constructor(memory: PhysicalMemory) {
+    this.memory = memory;
+    this.s = memory.i32;
+    this.u64 = memory.u64;
+    this.tlbs = new SoftwareTlbs(memory);
+    this.records = new Records({
+      layout: memory.layout,
+      memory: memory.memory,
+      decoder: decoder(),
+      codePages: memory.codePages,
+      onFlush: () => this.tlbs.flushFetches(),
+      onCode: (page) => this.tlbs.purgeWrites(page),
+    });
+    memory.onCodeWrite = (page) => this.records.dropPage(page);
+    this.#slow = new SlowAccesses(this);
+    this.#enter = instantiateInterpreter(memory.memory, this).enter;
+    fillTables(memory);
+  }
+
+  /** The context that runs. Precondition: inside `run`, or after `load`. */
+  get context(): CpuContext {
+    return this.#context!;
+  }
+
+  /** Instructions executed since the machine began, all contexts together. */
+  get executed(): number {
+    return this.#executedBefore + this.#sliceBudget - this.#remaining();
+  }
+
+  /** Instructions left of the slice; inside a hook, not counting the current one. */
+  #inHook = false;
+  #remaining(): number {
+    const { s } = this;
+    const budget = s[S.BUDGET / 4]!;
+    return (this.#inHook ? budget - s[S.RP / 4]! : budget) / 8;
+  }
+
+  /** Makes `context` the one whose registers lie at address 0. */
+  load(context: CpuContext): void {
+    if (this.#context === context) return;
+    this.unload();
+    this.memory.u8.set(context.saved, 0);
+    this.#context = context;
+    // Another vCPU may have written what this one's monitor watches.
+    this.s[S.MONITOR_ADDRESS / 4] = 0;
+    this.modeChanged();
+    this.translationChanged();
+  }
+
+  /** Puts the registers of the loaded context back into its copy. */
+  unload(): void {
+    const context = this.#context;
+    if (context === undefined) return;
+    context.saved.set(this.memory.u8.subarray(0, S.STATE_BYTES));
+    this.#context = undefined;
+  }
+
+  /**
+   * Runs `context` for at most about `budget` instructions (it ends at the first taken branch
+   * behind that). Interrupts are taken on entry and whenever they become deliverable.
+   */
+  run(context: CpuContext, budget: number): CoreExit {
+    this.load(context);
+    const { s } = this;
+    this.#sliceBudget = budget;
+    s[S.BUDGET / 4] = budget * 8;
+    s[S.IRQ_LINE / 4] = context.irqLine ? 1 : 0;
+    this.#exit = undefined;
+    this.takePendingInterrupt();
+    while (this.#exit === undefined) {
+      s[S.LEAVE / 4] = S.Leave.event;
+      if (s[S.PSTATE_IL / 4] === 1) this.#illegalState();
+      this.#enter();
+      const leave = s[S.LEAVE / 4];
+      if (leave === S.Leave.fetch) this.#fetch();
+      else if (leave === S.Leave.budget) this.#exit = BUDGET_EXIT;
+    }
+    this.#executedBefore = this.executed;
+    this.#sliceBudget = 0;
+    s[S.BUDGET / 4] = 0;
+    return this.#exit;
+  }
+
+  /** Ends the run after the current event. */
+  leave(exit: CoreExit): void {
+    this.#exit = exit;
+  }
+
+  // ---- what generated code asks for -----------------------------------------------------------
+
+  slow(packed: number): number {
+    this.#inHook = true;
+    const address = this.#slow.access(packed);
+    if (address === 0) this.#leaveHook(0);
+    this.#inHook = false;
+    return address;
+  }
+
+  commit(): void {
+    this.#slow.commit();
+  }
+
+  system(op: number): number {
+    this.#inHook = true;
+    this.pcToState();
+    const leave = carryOut(this, op as SystemOp);
+    if (leave) this.#leaveHook(op === SystemOp.undefined ? 0 : 8);
+    this.#inHook = false;
+    return leave ? 1 : 0;
+  }
+
+  soft(id: number): void {
+    const { s, u64 } = this;
+    const operation = softOperationList[id]!;
+    const fp = this.#fp;
+    fp.fpcr = s[FPCR]!;
+    fp.flags = 0;
+    const args: bigint[] = [];
+    for (let i = 0; i < operation.args; i++) args.push(u64[S.SCRATCH / 8 + i]!);
+    u64[S.SCRATCH / 8] = operation.run(fp, args);
+    s[FPSR] = s[FPSR]! | fp.flags;
+  }
+
+  decode(rp: number): void {
+    this.records.decode(rp);
+  }
+
+  /** Turns BUDGET from "B" back into "left", `executed` × 8 counting the current instruction. */
+  #leaveHook(executedTimes8: number): void {
+    const { s } = this;
+    s[S.BUDGET / 4] = s[S.BUDGET / 4]! - s[S.RP / 4]! - executedTimes8;
+  }
+
+  /** Writes the address of the current instruction to PC. Precondition: inside a hook. */
+  pcToState(): void {
+    const { s } = this;
+    s[S.PC / 4] = s[S.PAGE_VA / 4]! | ((s[S.RP / 4]! - s[S.RECORD_BASE / 4]!) >>> 1);
+    s[S.PC / 4 + 1] = s[S.PAGE_VA / 4 + 1]!;
+  }
+
+  /** PC := PC + 4. */
+  advancePc(): void {
+    const { s } = this;
+    const low = (s[S.PC / 4]! + 4) | 0;
+    s[S.PC / 4] = low;
+    if (low >= 0 && low < 4) s[S.PC / 4 + 1] = (s[S.PC / 4 + 1]! + 1) | 0;
+  }
+
+  /** The opcode of the current instruction. Precondition: inside a hook. */
+  opcode(): number {
+    return this.s[this.s[S.RP / 4]! / 4 + 1]!;
+  }
+
+  // ---- instruction fetch ----------------------------------------------------------------------
+
+  /** Fills the fetch TLB for PC, or takes the fault. Arm: AArch64.FetchInstruction(). */
+  #fetch(): void {
+    const { s } = this;
+    this.#canonicalPc();
+    const low = s[S.PC / 4]!;
+    const high = s[S.PC / 4 + 1]!;
+    if ((low & 3) !== 0) {
+      takeAbort(this, (0x22 << 26) | (1 << 25), high, low);
+      return;
+    }
+    const access = this.#fetchAccess;
+    access.el = s[S.EL / 4] as 0 | 1;
+    const out = this.#translation;
+    if (!this.context.mmu.translate(high, low, access, out)) {
+      this.#fetchFault(out.fault);
+      return;
+    }
+    const linear = this.memory.linear(out.pa);
+    if (linear < 0) {
+      this.#instructionAbort(0x10, false, high, low);
+      return;
+    }
+    const record = this.records.forPage(linear - (linear % 4096));
+    this.tlbs.fillFetch(this.context, high, low, record, out.global, out.pageBytes);
+  }
+
+  /** With TBI on, a branch drops the tag byte. Arm: AArch64.BranchAddr(). */
+  #canonicalPc(): void {
+    const { s } = this;
+    const high = s[S.PC / 4 + 1]!;
+    const upper = (high & (1 << 23)) !== 0;
+    const tbi = s[TCR + 1]! & (upper ? 1 << 6 : 1 << 5);
+    if (tbi !== 0) s[S.PC / 4 + 1] = (high << 8) >> 8;
+  }
+
+  #fetchFault(fault: FaultRecord): void {
+    if (fault.stage === 2) {
+      this.leave({ kind: 'stage2-fault', fault, fetch: true, opcode: 0 });
+      return;
+    }
+    this.#instructionAbort(fault.fsc, fault.s1ptw, fault.vaHigh, fault.vaLow);
+  }
+
+  #instructionAbort(fsc: number, s1ptw: boolean, high: number, low: number): void {
+    const ec = this.s[S.EL / 4] === 0 ? 0x20 : 0x21;
+    takeAbort(this, (ec << 26) | (1 << 25) | (s1ptw ? 1 << 7 : 0) | fsc, high, low);
+  }
+
+  #illegalState(): void {
+    takeException(this, Vector.sync, (0x0e << 26) | (1 << 25));
+  }
+
+  // ---- interrupts and mode --------------------------------------------------------------------
+
+  /** Sets the virtual IRQ line of a context; if it runs, it notices at the next check. */
+  setIrqLine(context: CpuContext, level: boolean): void {
+    context.irqLine = level;
+    if (context === this.#context) this.s[S.IRQ_LINE / 4] = level ? 1 : 0;
+  }
+
+  /** Whether an interrupt would be taken now. */
+  interruptDeliverable(): boolean {
+    return this.context.irqLine && (this.s[S.DAIF / 4]! & 2) === 0;
+  }
+
+  /** Takes the IRQ exception if it is deliverable; PC must be where to come back to. */
+  takePendingInterrupt(): boolean {
+    if (!this.interruptDeliverable()) return false;
+    takeException(this, Vector.irq, undefined);
+    return true;
+  }
+
+  /** EL, SPSel, PAN, TCO, or a register that decides about checks changed. */
+  modeChanged(): void {
+    const { s } = this;
+    const context = this.context;
+    const el = s[S.EL / 4]!;
+    const sctlr = s[SCTLR]!;
+    const sctlrHigh = s[SCTLR + 1]!;
+    const strict = (sctlr & 2) !== 0;
+    const data = el === 0 ? 0 : s[S.PSTATE_PAN / 4] === 1 ? 2 : 1;
+    const none = this.tlbs.empty;
+    s[S.TLB / 4] = strict ? none : context.tlbBase + data * TLB_BYTES;
+    s[S.TLB_EL0 / 4] = strict ? none : context.tlbBase;
+    s[S.FETCH_TLB / 4] = context.tlbBase + FETCH_TLB_OFFSET + el * FETCH_TLB_BYTES;
+    const checking = context.mte && s[S.PSTATE_TCO / 4] === 0;
+    // SCTLR_EL1: TCF0 39:38, TCF 41:40, ATA0 42, ATA 43.
+    const ata0 = context.mte && (sctlrHigh & (1 << 10)) !== 0;
+    const ata1 = context.mte && (sctlrHigh & (1 << 11)) !== 0;
+    const checks0 = checking && ata0 && (sctlrHigh & 0xc0) !== 0;
+    const checks1 = checking && ata1 && (sctlrHigh & 0x300) !== 0;
+    s[S.CHECK_FLAGS / 4] = (el === 0 ? checks0 : checks1) ? ENTRY_CHECKED : 0;
+    s[S.CHECK_FLAGS_EL0 / 4] = checks0 ? ENTRY_CHECKED : 0;
+    s[S.TAG_FLAGS / 4] = (el === 0 ? ata0 : ata1) ? ENTRY_TAGGED : 0;
+    const fpen = (s[CPACR]! >>> 20) & 3;
+    s[S.FP_ENABLED / 4] = fpen === 3 || (fpen === 1 && el === 1) ? 1 : 0;
+    s[S.SP_CHECK / 4] = (sctlr & (el === 0 ? 1 << 4 : 1 << 3)) !== 0 ? 15 : 0;
+    // SP_EL0 is in its slot only while it is not SP.
+    const spEl0 = el === 1 && s[S.PSTATE_SPSEL / 4] === 1 ? SP_EL0_SLOT : 0;
+    this.memory.u16[S.MRS_TABLE / 2 + SP_EL0_KEY] = spEl0;
+    this.memory.u16[S.MSR_TABLE / 2 + SP_EL0_KEY] = spEl0;
+  }
+
+  /** A stage 1 control changed (or a context was loaded): the MMU and the VA mask follow. */
+  translationChanged(): void {
+    const { u64, s } = this;
+    this.context.mmu.setStage1({
+      sctlr: u64[SCTLR / 2]!,
+      tcr: u64[TCR / 2]!,
+      ttbr0: u64[slotIndex('TTBR0_EL1') / 2]!,
+      ttbr1: u64[slotIndex('TTBR1_EL1') / 2]!,
+      mair: u64[slotIndex('MAIR_EL1') / 2]!,
+    });
+    const tbi = (s[TCR + 1]! & 0x60) === 0x60;
+    u64[S.VA_MASK / 8] = tbi ? MASK_TBI : MASK_FULL;
+  }
+}
+
+/** The tables that generated code looks things up in: MRS and MSR slots, logical immediates. */
+function fillTables(memory: PhysicalMemory): void {
+  const { u16, u64 } = memory;
+  for (const register of systemRegisters) {
+    if (register.slot < 0 || register.feature !== undefined || register.kind === 'computed') {
+      continue;
+    }
+    const at = register.key & 0x7fff;
+    const slot = S.SYSREG + register.slot * 8;
+    const el0 = (access: 0 | 1 | 'none'): number =>
+      access === 0 && register.el0 === undefined ? 1 : 0;
+    if (register.read !== 'none') u16[S.MRS_TABLE / 2 + at] = slot | el0(register.read);
+    const inPlace =
+      register.kind === 'plain' &&
+      register.write !== 'none' &&
+      register.effect === undefined &&
+      register.writable === (1n << 64n) - 1n;
+    if (inPlace) u16[S.MSR_TABLE / 2 + at] = slot | el0(register.write);
+  }
+  for (let field = 0; field < 8192; field++) {
+    const parts = { n: field >> 12, immr: (field >> 6) & 63, imms: field & 63 };
+    u64[S.BITMASK_TABLE / 8 + field] = decodeBitmask(parts, true) ?? 0n;
+  }
+}

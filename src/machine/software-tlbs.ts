@@ -1,0 +1,224 @@
+/**
+ * Fills and empties the software TLBs (layout: engine/tlb.ts). It is told what a translation
+ * allows; which VAs share an entry and how far an invalidation reaches is decided here.
+ */
+import { PAGE_SIZE } from '../base/index.ts';
+import * as S from '../engine/state.ts';
+import {
+  FETCH_GLOBAL,
+  FETCH_RECORDS,
+  FETCH_TLB_BYTES,
+  FETCH_TLB_ENTRIES,
+  FETCH_TLB_ENTRY_SHIFT,
+  FETCH_TLB_OFFSET,
+  TLB_BYTES,
+  TLB_BYTES_PER_VCPU,
+  TLB_DELTA,
+  TLB_ENTRIES,
+  TLB_ENTRY_BYTES,
+  TLB_ENTRY_SHIFT,
+  TLB_FLAGS,
+  TLB_GLOBAL,
+  TLB_MODE_COUNT,
+  TLB_PAGE,
+  TLB_READ_TAG,
+  TLB_WRITE_TAG,
+} from '../engine/tlb.ts';
+import type { CpuContext } from './context.ts';
+import type { PhysicalMemory } from './memory.ts';
+
+/** What a data TLB entry is filled with. */
+export interface TlbFill {
+  /** Linear address of the TLB: `context.tlbBase` plus the mode's offset. */
+  tlb: number;
+  vaHigh: number;
+  vaLow: number;
+  /** Linear address of the 4 KiB page. */
+  page: number;
+  read: boolean;
+  write: boolean;
+  flags: number;
+  global: boolean;
+  /** Bytes of the mapping; more than a page makes invalidation by VA search for its pages. */
+  pageBytes: number;
+}
+
+const DATA_WORDS = (TLB_MODE_COUNT * TLB_BYTES) / 4;
+
+export class SoftwareTlbs {
+  readonly #i32: Int32Array;
+  readonly #contexts: CpuContext[] = [];
+  /** Linear address of a TLB that never hits, for when every access must be looked at. */
+  readonly empty: number;
+
+  constructor(memory: PhysicalMemory) {
+    this.#i32 = memory.i32;
+    const { tlbBase, vcpuMax } = memory.layout;
+    // The layout reserves one region more than vCPUs.
+    this.empty = tlbBase + vcpuMax * TLB_BYTES_PER_VCPU;
+    this.#i32.fill(-1, tlbBase / 4, (this.empty + TLB_BYTES_PER_VCPU) / 4);
+  }
+
+  /** A context that will run; its TLBs begin empty. */
+  register(context: CpuContext): void {
+    this.#contexts.push(context);
+    this.flush(context);
+  }
+
+  unregister(context: CpuContext): void {
+    const at = this.#contexts.indexOf(context);
+    if (at >= 0) this.#contexts.splice(at, 1);
+  }
+
+  /** Contexts of the same VM. */
+  sharing(vmid: number): readonly CpuContext[] {
+    return this.#contexts.filter((context) => context.vmid === vmid);
+  }
+
+  fill(context: CpuContext, fill: TlbFill): void {
+    const t = this.#i32;
+    const index = (fill.vaLow >>> 12) & (TLB_ENTRIES - 1);
+    const at = (fill.tlb + (index << TLB_ENTRY_SHIFT)) / 4;
+    const tagLow = fill.vaLow & -PAGE_SIZE;
+    const tagHigh = fill.vaHigh & this.#i32[S.VA_MASK / 4 + 1]!;
+    t[at + TLB_READ_TAG / 4] = fill.read ? tagLow : -1;
+    t[at + TLB_READ_TAG / 4 + 1] = fill.read ? tagHigh : -1;
+    t[at + TLB_WRITE_TAG / 4] = fill.write ? tagLow : -1;
+    t[at + TLB_WRITE_TAG / 4 + 1] = fill.write ? tagHigh : -1;
+    t[at + TLB_DELTA / 4] = (fill.page - tagLow) | 0;
+    t[at + TLB_FLAGS / 4] = fill.flags | (sizeClass(fill.pageBytes) << 8);
+    t[at + TLB_PAGE / 4] = fill.page | 0;
+    t[at + TLB_GLOBAL / 4] = fill.global ? 1 : 0;
+    if (!fill.global) context.hasNonGlobal = true;
+    if (fill.pageBytes > PAGE_SIZE) context.large |= halfOf(fill.vaHigh);
+  }
+
+  fillFetch(
+    context: CpuContext,
+    high: number,
+    low: number,
+    records: number,
+    global: boolean,
+    pageBytes: number,
+  ): void {
+    const t = this.#i32;
+    const index = (low >>> 12) & (FETCH_TLB_ENTRIES - 1);
+    const at = (t[S.FETCH_TLB / 4]! + (index << FETCH_TLB_ENTRY_SHIFT)) / 4;
+    t[at] = low & -PAGE_SIZE;
+    t[at + 1] = high;
+    t[at + FETCH_RECORDS / 4] = records;
+    t[at + FETCH_GLOBAL / 4] = (global ? 1 : 0) | (sizeClass(pageBytes) << 8);
+    if (!global) context.hasNonGlobal = true;
+    if (pageBytes > PAGE_SIZE) context.large |= halfOf(high);
+  }
+
+  /** Empties every TLB of a context. */
+  flush(context: CpuContext): void {
+    const first = context.tlbBase / 4;
+    this.#i32.fill(-1, first, first + TLB_BYTES_PER_VCPU / 4);
+    context.hasNonGlobal = false;
+    context.large = 0;
+  }
+
+  /** Drops what belongs to an address space: entries that are not global. */
+  flushNonGlobal(context: CpuContext): void {
+    if (!context.hasNonGlobal) return;
+    context.hasNonGlobal = false;
+    const t = this.#i32;
+    const first = context.tlbBase / 4;
+    // EL0's entries are hardly ever global; EL1's mostly are.
+    t.fill(-1, first, first + TLB_BYTES / 4);
+    for (let at = first + TLB_BYTES / 4; at < first + DATA_WORDS; at += TLB_ENTRY_BYTES / 4) {
+      if (t[at + TLB_GLOBAL / 4] === 0) t.fill(-1, at, at + 4);
+    }
+    const fetch = first + FETCH_TLB_OFFSET / 4;
+    t.fill(-1, fetch, fetch + FETCH_TLB_BYTES / 4);
+    for (let i = 0; i < FETCH_TLB_ENTRIES; i++) {
+      const at = fetch + FETCH_TLB_BYTES / 4 + i * 4;
+      if ((t[at + FETCH_GLOBAL / 4]! & 1) === 0) t.fill(-1, at, at + 2);
+    }
+  }
+
+  /** Drops the entries that translate a VA, given by bits 55:12; any ASID. */
+  flushPage(context: CpuContext, vaHigh: number, vaLow: number): void {
+    const t = this.#i32;
+    const first = context.tlbBase / 4;
+    if ((context.large & halfOf(vaHigh)) !== 0) {
+      this.#flushLarge(context, vaHigh, vaLow);
+      return;
+    }
+    const index = (vaLow >>> 12) & (TLB_ENTRIES - 1);
+    for (let mode = 0; mode < TLB_MODE_COUNT; mode++) {
+      const at = first + (mode * TLB_BYTES + (index << TLB_ENTRY_SHIFT)) / 4;
+      t.fill(-1, at, at + 4);
+    }
+    const fetchIndex = (vaLow >>> 12) & (FETCH_TLB_ENTRIES - 1);
+    for (let el = 0; el < 2; el++) {
+      const fetch = FETCH_TLB_OFFSET + el * FETCH_TLB_BYTES + (fetchIndex << FETCH_TLB_ENTRY_SHIFT);
+      t.fill(-1, first + fetch / 4, first + fetch / 4 + 2);
+    }
+  }
+
+  /** The same where some entries are parts of blocks, which go as a whole. */
+  #flushLarge(context: CpuContext, vaHigh: number, vaLow: number): void {
+    const t = this.#i32;
+    const first = context.tlbBase / 4;
+    for (let at = first; at < first + DATA_WORDS; at += TLB_ENTRY_BYTES / 4) {
+      if (t[at + TLB_FLAGS / 4] === -1) continue;
+      const delta = t[at + TLB_PAGE / 4]! - t[at + TLB_DELTA / 4]!;
+      const high = t[at + 1] === -1 && t[at] === -1 ? t[at + 3]! : t[at + 1]!;
+      if (covers(high, delta | 0, t[at + TLB_FLAGS / 4]! >> 8, vaHigh, vaLow)) {
+        t.fill(-1, at, at + 4);
+      }
+    }
+    const fetch = first + FETCH_TLB_OFFSET / 4;
+    for (let at = fetch; at < fetch + FETCH_TLB_BYTES / 2; at += 4) {
+      const class_ = t[at + FETCH_GLOBAL / 4]! >> 8;
+      if (covers(t[at + 1]!, t[at]!, class_, vaHigh, vaLow)) t.fill(-1, at, at + 2);
+    }
+  }
+
+  /** Takes write permission from every entry of a RAM page: it begins to hold code. */
+  purgeWrites(linearPage: number): void {
+    const t = this.#i32;
+    const page = linearPage | 0;
+    for (const context of this.#contexts) {
+      const first = context.tlbBase / 4;
+      for (let at = first; at < first + DATA_WORDS; at += TLB_ENTRY_BYTES / 4) {
+        if (t[at + TLB_PAGE / 4] === page) t.fill(-1, at + 2, at + 4);
+      }
+    }
+  }
+
+  /** Empties every fetch TLB: record pages moved. */
+  flushFetches(): void {
+    for (const context of this.#contexts) {
+      const first = (context.tlbBase + FETCH_TLB_OFFSET) / 4;
+      this.#i32.fill(-1, first, first + FETCH_TLB_BYTES / 2);
+    }
+  }
+
+  /** Every TLB of every context. */
+  flushAll(): void {
+    for (const context of this.#contexts) this.flush(context);
+  }
+}
+
+/** 0 for a page, 1 up to 2 MiB, 2 up to 1 GiB, 3 beyond. */
+function sizeClass(pageBytes: number): number {
+  if (pageBytes <= PAGE_SIZE) return 0;
+  if (pageBytes <= 2 * 1024 * 1024) return 1;
+  return pageBytes <= 1024 * 1024 * 1024 ? 2 : 3;
+}
+
+/** Bit 0 for the lower half of the VA space, bit 1 for the upper: VA bit 55. */
+const halfOf = (high: number): number => ((high & (1 << 23)) !== 0 ? 2 : 1);
+
+const CLASS_MASK = [-4096, -0x200000, -0x40000000, 0];
+const HIGH_MASK = 0x00ffffff;
+
+/** Whether a mapping of a size class around `high:low` holds the VA (bits 55 and below count). */
+function covers(high: number, low: number, class_: number, vaHigh: number, vaLow: number): boolean {
+  const mask = CLASS_MASK[class_ & 3]!;
+  return ((high ^ vaHigh) & HIGH_MASK) === 0 && ((low ^ vaLow) & mask) === 0;
+}
