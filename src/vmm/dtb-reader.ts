@@ -94,6 +94,9 @@ function readReservations(view: DataView, offset: number, totalBytes: number): D
   throw new DtbError('malformed', 'the memory reservations have no end');
 }
 
+/** Far above any real tree's; bounds the recursion over a hostile one. */
+const DEPTH_MAX = 64;
+
 interface Block {
   readonly offset: number;
   readonly sizeBytes: number;
@@ -116,13 +119,14 @@ class StructureReader {
 
   root(): DtNode {
     this.#expect(FDT_BEGIN_NODE, this.#token());
-    const root = this.#node();
+    const root = this.#node(1);
     this.#expect(FDT_END, this.#token());
     return root;
   }
 
   /** A node whose FDT_BEGIN_NODE was just read. */
-  #node(): DtNode {
+  #node(depth: number): DtNode {
+    if (depth > DEPTH_MAX) throw new DtbError('malformed', `nodes nest deeper than ${DEPTH_MAX}`);
     const name = this.#string(this.#at, this.#end);
     this.#skip(name.length + 1);
     const properties: Record<string, Uint8Array> = {};
@@ -131,7 +135,7 @@ class StructureReader {
       const token = this.#token();
       if (token === FDT_END_NODE) return { name, properties, children };
       if (token === FDT_BEGIN_NODE) {
-        children.push(this.#node());
+        children.push(this.#node(depth + 1));
         continue;
       }
       this.#expect(FDT_PROP, token);
