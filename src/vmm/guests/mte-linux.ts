@@ -10,18 +10,10 @@
  */
 import { assembleProgram } from '../../arm/a64/program.ts';
 import { writeElf } from '../../arm/elf-writer.ts';
-import { GuestStrings } from './strings.ts';
+import { GuestChecks } from './checks.ts';
 
-const strings = new GuestStrings();
-
-/** Compares x0 with x1 and prints the check's line; ends the program where they differ. */
-const expectEqual = (line: string): string => `
-  adr x2, ${strings.label(line)}
-  bl expect_equal`;
-
-const print = (text: string): string => `
-  adr x0, ${strings.label(text)}
-  bl print`;
+const checks = new GuestChecks('mte-test: ');
+const expectEqual = (line: string): string => checks.expectEqual(line);
 
 /** Forgets the last signal. */
 const forgetSignal = 'stp xzr, xzr, [x28, #signals]';
@@ -246,13 +238,16 @@ _start:
   mov x1, x20
   ${expectEqual('asynchronous: the store completed')}
 
-  ${print('mte-test: all checks hold\n')}
+  ${checks.print('mte-test: all checks hold\n')}
   mov x0, #0
   b exit
 
 no_mte:
-  ${print('mte-test: no MTE\n')}
+  ${checks.print('mte-test: no MTE\n')}
   mov x0, #2
+  b exit
+failed:
+  mov x0, #1
 exit:
   mov x8, #sys_exit
   svc #0
@@ -303,70 +298,16 @@ restorer:
   mov x8, #sys_rt_sigreturn
   svc #0
 
-// x0: found, x1: expected, x2: the check's line
-expect_equal:
-  stp x29, x30, [sp, #-48]!
-  stp x0, x1, [sp, #16]
-  str x2, [sp, #32]
-  ${print('mte-test: ')}
-  ldr x0, [sp, #32]
-  bl print
-  ldp x0, x1, [sp, #16]
-  cmp x0, x1
-  b.ne 1f
-  ${print(': ok\n')}
-  ldp x29, x30, [sp], #48
-  ret
-1:
-  ${print(': FAILED, ')}
-  ldr x0, [sp, #16]
-  bl print_hex
-  ${print(' instead of ')}
-  ldr x0, [sp, #24]
-  bl print_hex
-  ${print('\n')}
+// x1, x2: bytes and their number
+put:
   mov x0, #1
-  b exit
-
-// x0: zero-terminated text
-print:
-  mov x1, x0
-  mov x2, #0
-1: ldrb w3, [x1, x2]
-  cbz w3, 2f
-  add x2, x2, #1
-  b 1b
-2: mov x0, #1
   mov x8, #sys_write
   svc #0
   ret
-
-// x0: number, written as 16 hexadecimal digits
-print_hex:
-  stp x29, x30, [sp, #-48]!
-  add x1, sp, #16
-  mov x2, #16
-1: ror x0, x0, #60
-  and x3, x0, #15
-  add x4, x3, #'0'
-  add x5, x3, #'a' - 10
-  cmp x3, #10
-  csel x4, x4, x5, lo
-  strb w4, [x1], #1
-  subs x2, x2, #1
-  b.ne 1b
-  mov x0, #1
-  add x1, sp, #16
-  mov x2, #16
-  mov x8, #sys_write
-  svc #0
-  ldp x29, x30, [sp], #48
-  ret
-.ltorg
 `;
 
 /** The program's assembly source. */
-export const mteLinuxSource = program + strings.source();
+export const mteLinuxSource = program + checks.source();
 
 /** Where it is linked: behind the headers of the file, which then are the start of the page. */
 const BASE = 0x40_0100n;
