@@ -80,14 +80,13 @@ export class Redistributor implements Frame {
   readonly #delivery: Delivery;
   readonly #tables: LpiTables;
   readonly #vcpu: number;
-  readonly #last: boolean;
+  /** GICR_TYPER.Last: the frames of no other redistributor follow behind it. */
+  isLast = false;
 
-  /** `last`: the frames of no other redistributor follow behind it. */
-  constructor(delivery: Delivery, tables: LpiTables, place: { vcpu: number; last: boolean }) {
+  constructor(delivery: Delivery, tables: LpiTables, vcpu: number) {
     this.#delivery = delivery;
     this.#tables = tables;
-    this.#vcpu = place.vcpu;
-    this.#last = place.last;
+    this.#vcpu = vcpu;
   }
 
   read(offset: number, size: number, accessor: Accessor): number {
@@ -102,7 +101,7 @@ export class Redistributor implements Frame {
       case GICR.IIDR:
         return GICR_IIDR_VALUE;
       case GICR.TYPER:
-        return ((vcpu & 0xffff) << 8) | (this.#last ? GICR_TYPER_LAST : 0);
+        return ((vcpu & 0xffff) << 8) | (this.isLast ? GICR_TYPER_LAST : 0);
       case GICR.TYPER + 4:
         return this.#delivery.interrupts.affinities[vcpu]!;
       case GICR.PROPBASER:

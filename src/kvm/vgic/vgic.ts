@@ -29,14 +29,18 @@ export interface RedistributorRegion {
 
 export interface VgicOptions {
   readonly vcpuCount: number;
-  /** INTIDs below it exist: a multiple of 32, from 64 to 992. */
+  /** INTIDs below it exist: a multiple of 32, from 64 to 992; 256 where absent. */
   readonly irqCount?: number;
-  readonly distributorBase: Ipa;
-  readonly redistributors: readonly RedistributorRegion[];
   /** Aff2:Aff1:Aff0 of each vCPU; by default KVM's, 16 to a cluster. */
   readonly affinities?: readonly number[];
   /** Called with the index of a vCPU when its IRQ or FIQ input rises. */
   readonly onSignal?: (vcpu: number) => void;
+}
+
+/** Where the frames lie; those without an address cannot be reached by a guest. */
+export interface VgicPlaces {
+  readonly distributorBase: Ipa | undefined;
+  readonly redistributors: readonly RedistributorRegion[];
 }
 
 /** Everything but shape and addresses, as plain data. */
@@ -48,28 +52,44 @@ export interface VgicState {
   readonly pendbaser: readonly number[];
 }
 
+/** Base of a frame that has no address: no offset from it is in the frame. */
+const NOWHERE = Number.NaN;
+
 export class Vgic {
   readonly #interrupts: Interrupts;
   readonly #delivery: Delivery;
   readonly #tables: LpiTables;
-  /** The distributor, then the redistributor of each vCPU; with the addresses they begin at. */
-  readonly #frames: readonly Frame[];
-  readonly #bases: readonly number[];
+  readonly #distributor: Distributor;
+  readonly #redistributors: readonly Redistributor[];
+  /** Where the distributor begins, then the redistributor of each vCPU. */
+  readonly #bases: number[];
 
+  /** A VGIC whose frames have no addresses yet; `place` gives them. */
   constructor(options: VgicOptions) {
     const { vcpuCount, irqCount = DEFAULT_IRQ_COUNT, affinities } = options;
     this.#interrupts = new Interrupts({ vcpuCount, irqCount, ...(affinities && { affinities }) });
     this.#delivery = new Delivery(this.#interrupts, options.onSignal ?? (() => undefined));
     this.#tables = new LpiTables(vcpuCount);
-    const redistributors = placeRedistributors(options.redistributors, vcpuCount);
-    this.#bases = [options.distributorBase, ...redistributors];
-    this.#frames = [
-      new Distributor(this.#delivery),
-      ...redistributors.map((base, vcpu) => {
-        const last = redistributors[vcpu + 1] !== base + REDISTRIBUTOR_SIZE;
-        return new Redistributor(this.#delivery, this.#tables, { vcpu, last });
-      }),
-    ];
+    this.#distributor = new Distributor(this.#delivery);
+    this.#redistributors = Array.from(
+      { length: vcpuCount },
+      (_, vcpu) => new Redistributor(this.#delivery, this.#tables, vcpu),
+    );
+    this.#bases = new Array<number>(1 + vcpuCount).fill(NOWHERE);
+  }
+
+  /** Gives the frames their addresses: the vCPUs' redistributors fill the regions in order. */
+  place({ distributorBase, redistributors }: VgicPlaces): void {
+    this.#bases[0] = distributorBase ?? NOWHERE;
+    const places = redistributors.flatMap(({ base, count }) =>
+      Array.from({ length: count }, (_, i) => base + i * REDISTRIBUTOR_SIZE),
+    );
+    this.#redistributors.forEach((redistributor, vcpu) => {
+      const base = places[vcpu];
+      const next = vcpu + 1 < this.vcpuCount ? places[vcpu + 1] : undefined;
+      this.#bases[1 + vcpu] = base ?? NOWHERE;
+      redistributor.isLast = base !== undefined && next !== base + REDISTRIBUTOR_SIZE;
+    });
   }
 
   get vcpuCount(): number {
@@ -115,7 +135,7 @@ export class Vgic {
   read(ipa: Ipa, size: number): bigint {
     const index = this.#frameAt(ipa);
     assert(index >= 0, 'vgic: read outside the frames');
-    const frame = this.#frames[index]!;
+    const frame = this.#frame(index);
     const offset = ipa - this.#bases[index]!;
     if (!takesAccess(frame.regions, offset, size, this.irqCount)) return 0n;
     if (size !== 8) return BigInt(frame.read(offset, size, 'guest'));
@@ -127,14 +147,18 @@ export class Vgic {
   write(ipa: Ipa, size: number, low: number, high: number): void {
     const index = this.#frameAt(ipa);
     assert(index >= 0, 'vgic: write outside the frames');
-    const frame = this.#frames[index]!;
+    const frame = this.#frame(index);
     const offset = ipa - this.#bases[index]!;
     if (!takesAccess(frame.regions, offset, size, this.irqCount)) return;
     frame.write(offset, size === 8 ? 4 : size, low, 'guest');
     if (size === 8) frame.write(offset + 4, 4, high, 'guest');
   }
 
-  /** Index of the frame that holds `ipa`, or -1. */
+  #frame(index: number): Frame {
+    return index === 0 ? this.#distributor : this.#redistributors[index - 1]!;
+  }
+
+  /** Index in `#bases` of the frame that holds `ipa`, or -1. */
   #frameAt(ipa: number): number {
     const bases = this.#bases;
     for (let i = 0; i < bases.length; i++) {
@@ -159,14 +183,14 @@ export class Vgic {
     return this.#interrupts.vcpuWithAffinity(affinity);
   }
 
-  /** The VMM's view of the distributor's frame, for `userRead` and `userWrite`. */
+  /** The distributor's registers, for the VMM. */
   get distributor(): Frame {
-    return this.#frames[0]!;
+    return this.#distributor;
   }
 
-  /** The VMM's view of a redistributor's frames. */
+  /** A redistributor's registers, for the VMM. */
   redistributor(vcpu: number): Frame {
-    return this.#frames[vcpu + 1]!;
+    return this.#redistributors[vcpu]!;
   }
 
   /**
@@ -210,13 +234,4 @@ export class Vgic {
     this.#tables.pendbaser.set(state.pendbaser);
     this.#delivery.refreshAll();
   }
-}
-
-/** Where the redistributor of each vCPU begins. */
-function placeRedistributors(regions: readonly RedistributorRegion[], vcpuCount: number): number[] {
-  const places = regions.flatMap(({ base, count }) =>
-    Array.from({ length: count }, (_, i) => base + i * REDISTRIBUTOR_SIZE),
-  );
-  assert(places.length >= vcpuCount, 'vgic: not every vCPU has a redistributor');
-  return places.slice(0, vcpuCount);
 }
