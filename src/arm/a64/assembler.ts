@@ -19,23 +19,33 @@ export class AssemblyError extends Error {
   }
 }
 
+interface Candidate {
+  readonly form: Form;
+  /** Lower-case letter of the register that the first operand is, `` where it may be several. */
+  readonly register: string;
+}
+
+/** Mnemonic (its literal part) and what follows it in a syntax. */
+const SYNTAX_HEAD = /^([^\s<{]*)(?:([<{])|\s+<([XWBHSDQ]):)?/;
+/** Mnemonic and first character of the operands of a line in lower case. */
+const LINE_HEAD = /^\s*(\S*)\s*([xwbhsdq](?=\d|zr))?/;
+
 export class Assembler {
   readonly #all: Forms;
-  /** Forms by the literal part of their mnemonic. */
-  readonly #forms = new Map<string, Form[]>();
+  /** Forms by the literal part of their mnemonic, in table order. */
+  readonly #candidates = new Map<string, Candidate[]>();
   /** Literal parts in front of an operand within the mnemonic (`b.` of `b.<cond:c>`). */
   readonly #prefixes = new Set<string>();
 
   constructor(all: Forms) {
     this.#all = all;
     for (const form of [...all.rows, ...all.aliases]) {
-      const { syntax } = form.spelling;
-      const mnemonic = /^[^\s<{]*/.exec(syntax)![0];
-      const next = syntax[mnemonic.length];
-      if (next === '<' || next === '{') this.#prefixes.add(mnemonic);
-      const forms = this.#forms.get(mnemonic);
-      if (forms === undefined) this.#forms.set(mnemonic, [form]);
-      else forms.push(form);
+      const [, mnemonic, inner, register = ''] = SYNTAX_HEAD.exec(form.spelling.syntax)!;
+      if (inner !== undefined) this.#prefixes.add(mnemonic!);
+      const candidate = { form, register: register.toLowerCase() };
+      const others = this.#candidates.get(mnemonic!);
+      if (others === undefined) this.#candidates.set(mnemonic!, [candidate]);
+      else others.push(candidate);
     }
   }
 
@@ -45,7 +55,7 @@ export class Assembler {
    */
   assemble(line: string, pc = 0n, symbols?: Symbols): number {
     const text = new Scanner(line, (name) => (name === '.' ? pc : symbols?.(name)));
-    const forms = this.#candidates(line);
+    const forms = this.#formsOf(line);
     for (const form of forms) {
       text.at = 0;
       const word = form.template.parse(text, pc);
@@ -57,14 +67,18 @@ export class Assembler {
     throw new AssemblyError(reason, line);
   }
 
-  #candidates(line: string): readonly Form[] {
-    const mnemonic = (/^\s*(\S*)/.exec(line)![1] ?? '').toLowerCase();
-    const exact = this.#forms.get(mnemonic) ?? [];
-    const inner: Form[] = [];
+  /** Forms worth trying: of the mnemonic, without those for other registers (`ldr` has many). */
+  #formsOf(line: string): readonly Form[] {
+    const [, mnemonic = '', register] = LINE_HEAD.exec(line.toLowerCase())!;
+    const candidates = [...(this.#candidates.get(mnemonic) ?? [])];
     for (let length = mnemonic.length - 1; length > 0; length--) {
       const prefix = mnemonic.slice(0, length);
-      if (this.#prefixes.has(prefix)) inner.push(...(this.#forms.get(prefix) ?? []));
+      if (this.#prefixes.has(prefix)) candidates.push(...(this.#candidates.get(prefix) ?? []));
     }
-    return inner.length === 0 ? exact : [...exact, ...inner];
+    const fitting = candidates.filter(
+      (candidate) =>
+        register === undefined || candidate.register === '' || candidate.register === register,
+    );
+    return (fitting.length > 0 ? fitting : candidates).map(({ form }) => form);
   }
 }

@@ -17,27 +17,17 @@ export interface InstructionTable {
 /** A row or an alias. */
 export class Form<T extends Row | Alias = Row | Alias> {
   readonly spelling: T;
-  /** Fixed bits of the pattern and their values, unsigned; known without the template. */
-  readonly mask: number;
-  readonly value: number;
   readonly #kinds: Kinds;
   #template: Template | undefined;
 
   constructor(spelling: T, kinds: Kinds) {
     this.spelling = spelling;
-    const fixed = spelling.pattern.replace(/[^01]/g, 'x');
-    this.mask = Number.parseInt(fixed.replace(/0/g, '1').replace(/x/g, '0'), 2);
-    this.value = Number.parseInt(fixed.replace(/x/g, '0'), 2);
     this.#kinds = kinds;
   }
 
   get template(): Template {
     this.#template ??= compileTemplate(this.spelling, this.#kinds);
     return this.#template;
-  }
-
-  matches(word: number): boolean {
-    return (word & this.mask) >>> 0 === this.value;
   }
 
   /** Whether the row is allocated, or the alias preferred, for a word that matches the pattern. */
@@ -57,23 +47,41 @@ export class Form<T extends Row | Alias = Row | Alias> {
   }
 }
 
+/** A form with its fixed bits, known without compiling its template. */
+interface Indexed<T extends Row | Alias> {
+  readonly form: Form<T>;
+  readonly mask: number;
+  readonly value: number;
+  /** Number of fixed bits. */
+  readonly weight: number;
+}
+
+function indexed<T extends Row | Alias>(form: Form<T>): Indexed<T> {
+  let [mask, value, weight] = [0, 0, 0];
+  for (const character of form.spelling.pattern) {
+    const fixed = character === '0' || character === '1';
+    mask = (mask << 1) | Number(fixed);
+    value = (value << 1) | Number(character === '1');
+    weight += Number(fixed);
+  }
+  return { form, mask, value, weight };
+}
+
 /** Forms are found by bits 28:21 of a word. */
 const BUCKET_COUNT = 256;
 const bucketOf = (word: number): number => (word >>> 21) & 0xff;
 
 /** Forms by the words they hold for, the more specific pattern first. */
 class FormIndex<T extends Row | Alias> {
-  readonly #buckets: readonly (readonly Form<T>[])[];
+  readonly #buckets: readonly (readonly Indexed<T>[])[];
 
   constructor(forms: readonly Form<T>[]) {
-    const buckets: Form<T>[][] = Array.from({ length: BUCKET_COUNT }, () => []);
-    const weight = (form: Form<T>): number => form.spelling.pattern.replace(/[^01]/g, '').length;
-    const weighed = forms.map((form) => ({ form, weight: weight(form) }));
-    for (const { form } of weighed.sort((a, b) => b.weight - a.weight)) {
-      const free = bucketOf(~form.mask);
+    const buckets: Indexed<T>[][] = Array.from({ length: BUCKET_COUNT }, () => []);
+    for (const entry of forms.map(indexed).sort((a, b) => b.weight - a.weight)) {
+      const free = bucketOf(~entry.mask);
       let bits = 0;
       do {
-        buckets[bucketOf(form.value) | bits]!.push(form);
+        buckets[bucketOf(entry.value) | bits]!.push(entry);
         bits = (bits - free) & free;
       } while (bits !== 0);
     }
@@ -81,7 +89,9 @@ class FormIndex<T extends Row | Alias> {
   }
 
   matching(word: number): Form<T>[] {
-    return this.#buckets[bucketOf(word)]!.filter((form) => form.matches(word));
+    return this.#buckets[bucketOf(word)]!.filter(({ mask, value }) => (word & mask) === value).map(
+      ({ form }) => form,
+    );
   }
 }
 

@@ -13,15 +13,19 @@ const NUMBER = /0x[0-9a-f]+|0b[01]+(?![\w.])|(\d+)(?![\w.])/iy;
 const SYMBOL = /(?:[a-z_.$][\w.$]*|\d+[bf](?![\w.]))/iy;
 const CHARACTER = /'(\\?.)'/y;
 
-/** Binary operators by precedence, weakest first. */
-const OPERATORS: readonly (readonly string[])[] = [
-  ['|'],
-  ['^'],
-  ['&'],
-  ['<<', '>>'],
-  ['+', '-'],
-  ['*', '/', '%'],
-];
+/** Binary operators with their precedence, which is C's. */
+const PRECEDENCE: Readonly<Record<string, number>> = {
+  '|': 1,
+  '^': 2,
+  '&': 3,
+  '<<': 4,
+  '>>': 4,
+  '+': 5,
+  '-': 5,
+  '*': 6,
+  '/': 6,
+  '%': 6,
+};
 
 const CALCULATE: Readonly<Record<string, (a: bigint, b: bigint) => bigint>> = {
   '|': (a, b) => a | b,
@@ -47,8 +51,17 @@ export const ESCAPES: Readonly<Record<string, string>> = {
   "'": "'",
 };
 
+/** Letters, digits and `_`; false for the NaN behind the end. */
+const isWord = (code: number): boolean =>
+  (code >= 0x30 && code <= 0x39) ||
+  (code >= 0x41 && code <= 0x5a) ||
+  (code >= 0x61 && code <= 0x7a) ||
+  code === 0x5f;
+
 export class Scanner {
   readonly text: string;
+  /** The same with ASCII letters in lower case. */
+  readonly #lower: string;
   readonly #symbols: Symbols;
   /** Where the next reader starts. */
   at = 0;
@@ -57,6 +70,7 @@ export class Scanner {
 
   constructor(text: string, symbols: Symbols = () => undefined) {
     this.text = text;
+    this.#lower = text.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
     this.#symbols = symbols;
   }
 
@@ -109,14 +123,12 @@ export class Scanner {
   token(expected: string, open = false): boolean {
     this.skipBlanks();
     const end = this.at + expected.length;
-    if (this.text.slice(this.at, end).toLowerCase() !== expected) {
+    if (!this.#lower.startsWith(expected, this.at)) {
       if (expected === '#') return true;
-      this.deny(
-        this.at >= this.text.length ? `'${expected}' expected` : `'${expected}' expected here`,
-      );
+      this.deny(`'${expected}' expected${this.at >= this.text.length ? '' : ' here'}`);
       return false;
     }
-    if (!open && /\w/.test(expected) && /\w/.test(this.text[end] ?? '')) {
+    if (!open && isWord(expected.charCodeAt(0)) && isWord(this.text.charCodeAt(end))) {
       this.deny(`'${expected}' expected here`);
       return false;
     }
@@ -127,19 +139,20 @@ export class Scanner {
   /** Reads a 64-bit expression: C's operators and precedence, symbols, `'c'`, `:lo12:`. */
   expression(): bigint | undefined {
     const start = this.at;
-    const value = this.#binary(0);
+    const value = this.#binary(1);
     if (value === undefined) this.at = start;
     return value;
   }
 
-  #binary(level: number): bigint | undefined {
-    const operators = OPERATORS[level];
-    if (operators === undefined) return this.#unary();
-    let left = this.#binary(level + 1);
+  /** Operators of at least this precedence. */
+  #binary(weakest: number): bigint | undefined {
+    let left = this.#unary();
     while (left !== undefined) {
-      const operator = this.#operator(operators);
-      if (operator === undefined) return left;
-      const right = this.#binary(level + 1);
+      const operator = this.#peekOperator();
+      const precedence = PRECEDENCE[operator] ?? 0;
+      if (precedence < weakest) return left;
+      this.at += operator.length;
+      const right = this.#binary(precedence + 1);
       if (right === undefined) return undefined;
       if (right === 0n && (operator === '/' || operator === '%')) {
         return this.denyValue('division by zero');
@@ -152,11 +165,13 @@ export class Scanner {
     return undefined;
   }
 
-  #operator(operators: readonly string[]): string | undefined {
+  /** The binary operator that comes next, or a text that is none. */
+  #peekOperator(): string {
     this.skipBlanks();
-    const found = operators.find((operator) => this.text.startsWith(operator, this.at));
-    if (found !== undefined) this.at += found.length;
-    return found;
+    const character = this.text[this.at] ?? '';
+    return character === '<' || character === '>'
+      ? this.text.slice(this.at, this.at + 2)
+      : character;
   }
 
   #unary(): bigint | undefined {
@@ -176,7 +191,7 @@ export class Scanner {
       return plain === undefined ? this.deny('unknown escape') : BigInt(plain.charCodeAt(0));
     }
     if (this.match(/\(/y)) {
-      const value = this.#binary(0);
+      const value = this.#binary(1);
       if (value === undefined) return undefined;
       return this.match(/\)/y) ? value : this.deny("')' expected");
     }

@@ -28,8 +28,14 @@ interface BoundArgument extends Argument {
   readonly absent: number;
 }
 
+/** A word or a punctuation mark of literal text; an open word goes on in the operand behind it. */
+interface Token {
+  readonly text: string;
+  readonly open: boolean;
+}
+
 type Node =
-  | { readonly kind: 'text'; readonly text: string; readonly tokens: readonly string[] }
+  | { readonly kind: 'text'; readonly text: string; readonly tokens: readonly Token[] }
   | { readonly kind: 'operand'; readonly operand: OperandKind; readonly args: BoundArgument[] }
   | { readonly kind: 'optional'; readonly nodes: readonly Node[] };
 
@@ -53,10 +59,10 @@ export function compileTemplate(spelling: Spelling, kinds: Kinds): Template {
     pattern,
     print: (word, pc) => printNodes(nodes, word, pc),
     parse(text, pc) {
-      const state = new ReadFields(pc);
-      if (!readNodes(nodes, text, state)) return undefined;
+      const reading = new Reading(pattern, pc);
+      if (!readNodes(nodes, text, reading)) return undefined;
       if (!text.done) return text.deny('unexpected text after the operands');
-      return state.word(pattern);
+      return reading.word >>> 0;
     },
   };
 }
@@ -88,10 +94,16 @@ function parseNodes(syntax: string, state: Compiling, end: string): Node[] {
       text.lastIndex = state.at;
       const literal = text.exec(syntax)![0];
       state.at += literal.length;
-      nodes.push({ kind: 'text', text: literal, tokens: literal.match(/\w+|[^\w\s]/g) ?? [] });
+      nodes.push({ kind: 'text', text: literal, tokens: tokensOf(literal, syntax[state.at]) });
     }
   }
   return nodes;
+}
+
+function tokensOf(literal: string, next: string | undefined): Token[] {
+  const words = literal.match(/\w+|[^\w\s]/g) ?? [];
+  const joined = next !== undefined && next !== '}' && !/\s$/.test(literal);
+  return words.map((text, i) => ({ text, open: joined && i === words.length - 1 }));
 }
 
 function parseOperand(text: string, state: Compiling): Node {
@@ -186,40 +198,37 @@ const isAbsent = (nodes: readonly Node[], word: number): boolean =>
 
 // ---- reading ------------------------------------------------------------------------------------
 
-/** The field bits that the operands read so far have settled. */
-class ReadFields {
+/** The word as far as the operands read so far settle it. */
+class Reading implements ReadForm {
   readonly pc: bigint;
-  readonly #bits = new Map<Field, SomeBits>();
+  /** Arguments of the operand that is being read. */
+  args: readonly BoundArgument[] = [];
+  /** Bits not settled are 0. */
+  word: number;
+  /** Which bits are settled. */
+  settled: number;
 
-  constructor(pc: bigint) {
+  constructor(pattern: Pattern, pc: bigint) {
+    let fields = 0;
+    for (const field of pattern.fields.values()) fields = withField(field, fields, -1);
     this.pc = pc;
+    this.settled = ~fields;
+    this.word = pattern.value | ~(pattern.mask | fields);
   }
 
-  form(args: readonly BoundArgument[]): ReadForm {
-    const partly = (index: number): SomeBits => {
-      const arg = args[index]!;
-      return arg.fields.length === 0 ? { value: arg.constant, mask: -1 } : this.#argument(arg);
-    };
+  partly(index: number): SomeBits {
+    const { fields, constant } = this.args[index]!;
+    if (fields.length === 0) return { value: constant, mask: -1 };
+    const { word, settled } = this;
     return {
-      args,
-      pc: this.pc,
-      partly,
-      known(index) {
-        const { value, mask } = partly(index);
-        return mask === maskOf(args[index]!.width) || mask === -1 ? value : undefined;
-      },
+      value: join(fields, (field) => fieldOf(field, word)),
+      mask: join(fields, (field) => fieldOf(field, settled)),
     };
   }
 
-  #argument(arg: BoundArgument): SomeBits {
-    let value = 0;
-    let mask = 0;
-    for (const field of arg.fields) {
-      const bits = this.#bits.get(field);
-      value = value * 2 ** field.width + (bits?.value ?? 0);
-      mask = mask * 2 ** field.width + (bits?.mask ?? 0);
-    }
-    return { value, mask };
+  known(index: number): number | undefined {
+    const { value, mask } = this.partly(index);
+    return mask === -1 || mask === maskOf(this.args[index]!.width) ? value : undefined;
   }
 
   /** Settles bits of an argument's fields; false when they contradict what is settled. */
@@ -232,55 +241,31 @@ class ReadFields {
     let { value, mask } = bits;
     for (let i = fields.length - 1; i >= 0; i--) {
       const field = fields[i]!;
-      const size = 2 ** field.width;
-      const old = this.#bits.get(field) ?? { value: 0, mask: 0 };
-      const part = { value: value % size, mask: mask % size };
-      if (((old.value ^ part.value) & old.mask & part.mask) !== 0) return false;
-      this.#bits.set(field, {
-        value: ((old.value | (part.value & part.mask)) >>> 0) % size,
-        mask: ((old.mask | part.mask) >>> 0) % size,
-      });
-      value = Math.floor(value / size);
-      mask = Math.floor(mask / size);
+      const settled = withField(field, 0, mask);
+      const word = withField(field, 0, value) & settled;
+      if (((this.word ^ word) & this.settled & settled) !== 0) return false;
+      this.word |= word;
+      this.settled |= settled;
+      value = Math.floor(value / 2 ** field.width);
+      mask = Math.floor(mask / 2 ** field.width);
     }
     return true;
-  }
-
-  save(): () => void {
-    const saved = new Map(this.#bits);
-    return () => {
-      this.#bits.clear();
-      for (const [field, bits] of saved) this.#bits.set(field, bits);
-    };
-  }
-
-  /** The pattern with all settled bits; unsettled field bits are 0, ignored bits 1. */
-  word(pattern: Pattern): number {
-    let word = (pattern.value | ~pattern.mask) >>> 0;
-    for (const field of pattern.fields.values()) {
-      word = withField(field, word, this.#bits.get(field)?.value ?? 0);
-    }
-    return word;
   }
 }
 
 const maskOf = (width: number): number => 2 ** width - 1;
 
-function readNodes(nodes: readonly Node[], text: Scanner, state: ReadFields): boolean {
-  return nodes.every((node, i) => readNode(node, nodes[i + 1], text, state));
-}
+const readNodes = (nodes: readonly Node[], text: Scanner, reading: Reading): boolean =>
+  nodes.every((node) => readNode(node, text, reading));
 
-function readNode(node: Node, next: Node | undefined, text: Scanner, state: ReadFields): boolean {
+function readNode(node: Node, text: Scanner, reading: Reading): boolean {
   switch (node.kind) {
-    case 'text': {
-      const open = next !== undefined && !/\s$/.test(node.text);
-      const last = node.tokens.length - 1;
-      return node.tokens.every((token, i) => text.token(token, open && i === last));
-    }
+    case 'text':
+      return node.tokens.every((token) => text.token(token.text, token.open));
     case 'operand':
-      return readOperand(node.operand, node.args, text, state);
+      return readOperand(node.operand, node.args, text, reading);
     case 'optional':
-      return readOptional(node.nodes, text, state);
+      return readOptional(node.nodes, text, reading);
   }
 }
 
@@ -288,15 +273,16 @@ function readOperand(
   operand: OperandKind,
   args: readonly BoundArgument[],
   text: Scanner,
-  state: ReadFields,
+  reading: Reading,
 ): boolean {
   const start = text.at;
-  const learnt: Learnt | undefined = operand.parse(text, state.form(args));
+  reading.args = args;
+  const learnt: Learnt | undefined = operand.parse(text, reading);
   const agrees = learnt?.every((bits, i) => {
     if (bits === undefined) return true;
     const arg = args[i]!;
-    const some = typeof bits === 'number' ? { value: bits, mask: maskOf(arg.width || 32) } : bits;
-    return state.settle(arg, some);
+    const mask = arg.fields.length === 0 ? -1 : maskOf(arg.width);
+    return reading.settle(arg, typeof bits === 'number' ? { value: bits, mask } : bits);
   });
   if (agrees === true) return true;
   if (agrees === false) text.deny('operand does not go with those before it', start);
@@ -304,22 +290,23 @@ function readOperand(
   return false;
 }
 
-function readOptional(nodes: readonly Node[], text: Scanner, state: ReadFields): boolean {
-  const start = text.at;
-  const restore = state.save();
-  if (readNodes(nodes, text, state)) return true;
-  text.at = start;
-  restore();
-  return settleAbsent(nodes, state);
+function readOptional(nodes: readonly Node[], text: Scanner, reading: Reading): boolean {
+  const { at } = text;
+  const { word, settled } = reading;
+  if (readNodes(nodes, text, reading)) return true;
+  text.at = at;
+  reading.word = word;
+  reading.settled = settled;
+  return settleAbsent(nodes, reading);
 }
 
-const settleAbsent = (nodes: readonly Node[], state: ReadFields): boolean =>
+const settleAbsent = (nodes: readonly Node[], reading: Reading): boolean =>
   nodes.every((node) => {
     if (node.kind === 'text') return true;
-    if (node.kind === 'optional') return settleAbsent(node.nodes, state);
+    if (node.kind === 'optional') return settleAbsent(node.nodes, reading);
     return node.args.every(
       (arg) =>
         arg.fields.length === 0 ||
-        state.settle(arg, { value: arg.absent, mask: maskOf(arg.width) }),
+        reading.settle(arg, { value: arg.absent, mask: maskOf(arg.width) }),
     );
   });
