@@ -17,6 +17,8 @@ import type { DemoOptions } from './options.ts';
 import { runOnConsole } from './run.ts';
 import type { GuestPrograms, Services } from './services.ts';
 
+const SIGINT = 2;
+
 interface DemoGuest {
   readonly kernel: BootFile;
   readonly initrd?: BootFile;
@@ -30,9 +32,10 @@ export async function demoCommand(
   host: ConsoleHost,
 ): Promise<number> {
   const guests = await services.guests();
-  const guest =
-    (options.embedded ? undefined : await debianGuest(options, guests, services, host)) ??
-    embeddedGuest(guests);
+  const guest = options.embedded
+    ? embeddedGuest(guests)
+    : await interruptible(host, (signal) => debianGuest(options, guests, services, host, signal));
+  if (guest === undefined) return 128 + SIGINT;
   const { ramBytes, cpuCount, seed } = options;
   const plan = planBoot({ ...guest, ramBytes, cpuCount, seed });
   const report = new ReportWatcher();
@@ -51,10 +54,11 @@ async function debianGuest(
   guests: GuestPrograms,
   services: Services,
   host: ConsoleHost,
-): Promise<DemoGuest | undefined> {
+  signal: AbortSignal,
+): Promise<DemoGuest> {
   const say = (text: string): void => void host.stderr.write(`granule: ${text}\n`);
   try {
-    const { kernelPath, busyboxPath } = await services.fetchDebian({ onProgress: say });
+    const { kernelPath, busyboxPath } = await services.fetchDebian({ onProgress: say, signal });
     const bytes = demoInitramfs({
       busybox: readFileSync(busyboxPath),
       mteTest: guests.mteTest(),
@@ -65,9 +69,27 @@ async function debianGuest(
       cmdline: demoCommandLine(options),
     };
   } catch (error) {
-    if (!(error instanceof FetchError)) throw error;
+    if (signal.aborted || !(error instanceof FetchError)) throw error;
     say(`${error.message}; running the embedded guest instead`);
-    return undefined;
+    return embeddedGuest(guests);
+  }
+}
+
+/** `work`, or undefined where Ctrl-C cut it short: it is to clean up behind itself. */
+async function interruptible<T>(
+  { events }: ConsoleHost,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T | undefined> {
+  const stop = new AbortController();
+  const onInterrupt = (): void => stop.abort();
+  events.on('SIGINT', onInterrupt);
+  try {
+    return await work(stop.signal);
+  } catch (error) {
+    if (stop.signal.aborted) return undefined;
+    throw error;
+  } finally {
+    events.removeListener('SIGINT', onInterrupt);
   }
 }
 

@@ -1,0 +1,119 @@
+import { describe, expect, it } from 'vitest';
+import { GIB, KIB, MIB } from '../base/index.ts';
+import { CliError } from './cli-error.ts';
+import { parseCommandLine, type RunOptions } from './options.ts';
+
+const parse = (line: string) => parseCommandLine(line.split(' ').filter(Boolean), '1.2.3');
+
+function run(line: string): RunOptions {
+  const command = parse(`run --kernel k ${line}`);
+  if (command.kind !== 'run') throw new Error('not a run');
+  return command.options;
+}
+
+describe('parseCommandLine', () => {
+  it('parseCommandLine: run with a kernel alone, the defaults', () => {
+    expect(run('')).toEqual({
+      kernel: 'k',
+      initrd: undefined,
+      append: '',
+      ramBytes: 512 * MIB,
+      cpuCount: 1,
+      mte: true,
+      seed: 1,
+      realtime: false,
+      onReset: 'reboot',
+      trace: new Set(),
+      dtbDump: undefined,
+    });
+  });
+
+  it('parseCommandLine: run with everything, as said', () => {
+    const options = run(
+      '--initrd i --append x=1 -m 1G --smp 8 --mte off --seed 4294967295 --realtime ' +
+        '--on-reset exit --trace exits,stage2,mte,irq,mte --dtb-dump d',
+    );
+    expect(options).toEqual({
+      kernel: 'k',
+      initrd: 'i',
+      append: 'x=1',
+      ramBytes: GIB,
+      cpuCount: 8,
+      mte: false,
+      seed: 4294967295,
+      realtime: true,
+      onReset: 'exit',
+      trace: new Set(['exits', 'stage2', 'mte', 'irq']),
+      dtbDump: 'd',
+    });
+  });
+
+  it.each([
+    ['64', 64 * MIB],
+    ['64M', 64 * MIB],
+    ['64m', 64 * MIB],
+    ['64MiB', 64 * MIB],
+    ['2G', 2 * GIB],
+    ['65536K', 65536 * KIB],
+  ])('parseCommandLine: -m %s', (text, sizeBytes) => {
+    expect(run(`-m ${text}`).ramBytes).toBe(sizeBytes);
+  });
+
+  it('parseCommandLine: an argument that begins with a dash, taken after =', () => {
+    const command = parseCommandLine(['run', '--kernel=k', '--append=-v x'], '1');
+    expect(command).toMatchObject({ options: { append: '-v x' } });
+  });
+
+  it('parseCommandLine: demo, its own options', () => {
+    expect(parse('demo --embedded --smp 4 --mte off')).toMatchObject({
+      kind: 'demo',
+      options: { embedded: true, cpuCount: 4, mte: false, ramBytes: 512 * MIB },
+    });
+  });
+
+  it.each([
+    ['--help', 'Usage: granule'],
+    ['run --help', '--kernel <file>'],
+    ['--version', '1.2.3'],
+  ])('parseCommandLine: %s, text and no command', (line, part) => {
+    expect(parse(line)).toEqual({ kind: 'text', text: expect.stringContaining(part) });
+  });
+
+  it.each([
+    ['', 'no command given'],
+    ['frob', "unknown command 'frob'"],
+    ['run', "required option '--kernel <file>' not specified"],
+    ['run --kernel', "option '--kernel <file>' argument missing"],
+    ['run --kernel k x', 'too many arguments'],
+    ['run --kernel k --frob', "unknown option '--frob'"],
+    ['run --kernel=', '--kernel: the file name is empty'],
+    ['run --kernel k --dtb-dump=', '--dtb-dump: the file name is empty'],
+    ['run --kernel k -m much', '-m much: not a size like 512M or 1G'],
+    ['run --kernel k -m -5', '-m -5: not a size'],
+    ['run --kernel k -m 1.5G', '-m 1.5G: not a size'],
+    ['run --kernel k --smp 0', '--smp 0: not a whole number from 1 to 8'],
+    ['run --kernel k --smp 9', '--smp 9: not a whole number from 1 to 8'],
+    ['run --kernel k --smp two', '--smp two: not a whole number'],
+    ['run --kernel k --seed -1', '--seed -1: not a whole number from 0 to 4294967295'],
+    ['run --kernel k --seed 4294967296', '--seed 4294967296: not a whole number'],
+    ['run --kernel k --mte yes', '--mte yes: not one of on, off'],
+    ['run --kernel k --on-reset halt', '--on-reset halt: not one of reboot, exit'],
+    ['run --kernel k --trace mte,foo', '--trace foo: not one of exits, stage2, mte, irq'],
+    ['run --kernel k --trace=', '--trace : not one of'],
+    ['demo --kernel k', "unknown option '--kernel'"],
+  ])('parseCommandLine: %j, refused', (line, sentence) => {
+    expect(() => parse(line)).toThrow(CliError);
+    expect(() => parse(line)).toThrow(sentence);
+  });
+
+  it('parseCommandLine: every refusal, one line', () => {
+    for (const line of ['run --kernel k --krnel', 'rum', 'demo --smb 1']) {
+      try {
+        parse(line);
+        expect.unreachable();
+      } catch (error) {
+        expect(String(error)).not.toContain('\n');
+      }
+    }
+  });
+});
