@@ -45,10 +45,8 @@ function cli(guest: FakeGuest, fetch?: Services['fetchDebian']) {
       };
       return { reason, statistics };
     },
-    guests: async () => ({
-      mteTest: () => new TextEncoder().encode('<mte-test>'),
-      embedded: () => kernel,
-    }),
+    mteTest: async () => new TextEncoder().encode('<mte-test>'),
+    embeddedGuest: async () => kernel,
     fetchDebian: fetch ?? (async () => ({ kernelPath, busyboxPath, kernelVersion: '6.1' })),
   };
   const [stdin, stdout, stderr] = [new PassThrough(), new PassThrough(), new PassThrough()];

@@ -15,7 +15,7 @@ import { FetchError } from '../vmm/fetch-error.ts';
 import type { ConsoleHost } from './console.ts';
 import type { DemoOptions } from './options.ts';
 import { runOnConsole } from './run.ts';
-import type { GuestPrograms, Services } from './services.ts';
+import type { Services } from './services.ts';
 
 const SIGINT = 2;
 
@@ -31,10 +31,9 @@ export async function demoCommand(
   services: Services,
   host: ConsoleHost,
 ): Promise<number> {
-  const guests = await services.guests();
   const guest = options.embedded
-    ? embeddedGuest(guests)
-    : await interruptible(host, (signal) => debianGuest(options, guests, services, host, signal));
+    ? await embeddedGuest(services)
+    : await interruptible(host, (signal) => debianGuest(options, services, host, signal));
   if (guest === undefined) return 128 + SIGINT;
   const { ramBytes, cpuCount, seed } = options;
   const plan = planBoot({ ...guest, ramBytes, cpuCount, seed });
@@ -51,7 +50,6 @@ export async function demoCommand(
 
 async function debianGuest(
   options: DemoOptions,
-  guests: GuestPrograms,
   services: Services,
   host: ConsoleHost,
   signal: AbortSignal,
@@ -61,7 +59,7 @@ async function debianGuest(
     const { kernelPath, busyboxPath } = await services.fetchDebian({ onProgress: say, signal });
     const bytes = demoInitramfs({
       busybox: readFileSync(busyboxPath),
-      mteTest: guests.mteTest(),
+      mteTest: await services.mteTest(),
     });
     return {
       kernel: { path: kernelPath },
@@ -71,7 +69,7 @@ async function debianGuest(
   } catch (error) {
     if (signal.aborted || !(error instanceof FetchError)) throw error;
     say(`${error.message}; running the embedded guest instead`);
-    return embeddedGuest(guests);
+    return embeddedGuest(services);
   }
 }
 
@@ -93,8 +91,8 @@ async function interruptible<T>(
   }
 }
 
-const embeddedGuest = (guests: GuestPrograms): DemoGuest => ({
-  kernel: { name: 'the embedded guest', bytes: guests.embedded() },
+const embeddedGuest = async (services: Services): Promise<DemoGuest> => ({
+  kernel: { name: 'the embedded guest', bytes: await services.embeddedGuest() },
   cmdline: '',
 });
 

@@ -9,8 +9,9 @@ import type { Services } from './services.ts';
 
 const services: Services = {
   machine: async () => (await import('../vmm/machine.ts')).runMachine,
-  guests: () => import('../vmm/guest-programs.ts'),
   fetchDebian: async (options) => (await import('../vmm/debian.ts')).fetchDebian(options),
+  mteTest: async () => (await import('../vmm/guests/mte-linux.ts')).buildMteLinux(),
+  embeddedGuest: async () => (await import('../vmm/guests/embedded.ts')).buildEmbeddedGuest().bytes,
 };
 
 const manifest: { version: string } = JSON.parse(

@@ -5,16 +5,11 @@
 import type { DebianGuest, FetchDebianOptions } from '../vmm/debian.ts';
 import type { RunMachine } from '../vmm/machine-options.ts';
 
-/** The guest programs of our own, assembled when they are needed. */
-export interface GuestPrograms {
-  /** A static Linux ELF: checks MTE from user space, exits with 0 where all is well. */
-  readonly mteTest: () => Uint8Array;
-  /** A bare-metal ELF: checks MTE at EL1 and ends with the lines of `demo-initramfs.ts`. */
-  readonly embedded: () => Uint8Array;
-}
-
 export interface Services {
   readonly machine: () => Promise<RunMachine>;
-  readonly guests: () => Promise<GuestPrograms>;
   readonly fetchDebian: (options: FetchDebianOptions) => Promise<DebianGuest>;
+  /** A static Linux ELF: checks MTE from user space, exits with 0 where all is well. */
+  readonly mteTest: () => Promise<Uint8Array>;
+  /** A bare-metal kernel: checks MTE at EL1 and ends with a line of `demo-initramfs.ts`. */
+  readonly embeddedGuest: () => Promise<Uint8Array>;
 }
