@@ -1,0 +1,431 @@
+/**
+ * A `virt` machine on KVM: guest memory mapped in a host process, a VM with vCPUs and a VGIC, the
+ * board's devices, and the loop that handles exits. `runMachine` is what the CLI calls; `Machine` is
+ * the same piece by piece, for programs and tests. The host sees it as one process with /dev/kvm.
+ */
+import {
+  assert,
+  assertNever,
+  BLOCK_SIZE,
+  type Hva,
+  hva,
+  type Ipa,
+  ipa,
+  MIB,
+  PAGE_SIZE,
+  pa,
+} from '../base/index.ts';
+import { type AddressSpace, errnoName, Host, isRefusal, MapFlag, Prot } from '../host/index.ts';
+import { type MachineClock, WallClock } from '../kvm/clock.ts';
+import { COUNTER_FREQUENCY_HZ } from '../kvm/counter.ts';
+import { Kvm } from '../kvm/kvm.ts';
+import type { KvmVm, VmObserver } from '../kvm/kvm-vm.ts';
+import type { KvmPolicy } from '../kvm/policy.ts';
+import {
+  KVM_ARM_IRQ_TYPE_SPI,
+  KVM_ARM_VCPU_POWER_OFF,
+  KVM_ARM_VCPU_PSCI_0_2,
+  KVM_CAP_ARM_MTE,
+  KVM_DEV_ARM_VGIC_CTRL_INIT,
+  KVM_DEV_ARM_VGIC_GRP_ADDR,
+  KVM_DEV_ARM_VGIC_GRP_CTRL,
+  KVM_DEV_TYPE_ARM_VGIC_V3,
+  KVM_SYSTEM_EVENT_RESET,
+  KVM_SYSTEM_EVENT_SHUTDOWN,
+  KVM_VGIC_V3_ADDR_TYPE_DIST,
+  KVM_VGIC_V3_ADDR_TYPE_REDIST,
+  kvmArmIrq,
+} from '../kvm/uapi.ts';
+import type { Vcpu, VcpuExit } from '../kvm/vcpu.ts';
+import { dramOnly, PhysicalMemory } from '../machine/memory.ts';
+import {
+  GIC_DISTRIBUTOR,
+  GIC_REDISTRIBUTORS,
+  RAM_BASE,
+  RTC,
+  RTC_SPI,
+  UART,
+  UART_SPI,
+} from './board.ts';
+import { type BootPlan, loadPlan } from './boot.ts';
+import { Pl011 } from './devices/pl011.ts';
+import { Pl031 } from './devices/pl031.ts';
+import { FEED_HIGH_WATER_BYTES, UartFeed } from './devices/uart-feed.ts';
+import type { GuestMemory } from './guest-memory.ts';
+import type {
+  MachineConsole,
+  MachineOptions,
+  MachineOutcome,
+  MachineStatistics,
+} from './machine-options.ts';
+import { MmioBus } from './mmio-bus.ts';
+import { Scheduler, type Turn } from './scheduler.ts';
+
+/** Host memory beyond the guest's: page tables of both stages, the host's own pages. */
+const HOST_OVERHEAD_BYTES = 32 * MIB;
+/** Instructions between looks at the outside world. */
+const SLICE_INSTRUCTIONS = 2_000_000;
+/** 2026-01-01, where deterministic machines' clocks begin. */
+const EPOCH_SECONDS = 1_767_225_600;
+const SPI_BASE = 32;
+
+/** A guest or a VMM that cannot go on; one sentence. */
+export class MachineError extends Error {
+  override readonly name = 'MachineError';
+}
+
+export interface MachineSetup {
+  readonly plan: BootPlan;
+  readonly mte: boolean;
+  readonly seed: number;
+  /** Follow the wall clock; otherwise time is counted in instructions. */
+  readonly realtime?: boolean;
+  readonly policy?: KvmPolicy;
+  readonly observer?: VmObserver;
+  /** Takes each byte that the guest transmits. */
+  readonly transmit: (byte: number) => void;
+}
+
+/** What the guest asked the board to do. */
+export type PowerEvent = 'power-off' | 'reset' | 'crash';
+
+export class Machine {
+  readonly host: Host;
+  readonly process: AddressSpace;
+  readonly kvm: Kvm;
+  readonly vm: KvmVm;
+  readonly vcpus: readonly Vcpu[];
+  readonly bus = new MmioBus();
+  readonly uart: Pl011;
+  readonly rtc: Pl031;
+  readonly input: UartFeed;
+  readonly ramHva: Hva;
+  readonly #setup: MachineSetup;
+  readonly #scheduler: Scheduler;
+
+  /** Builds the machine and loads the boot plan. */
+  constructor(setup: MachineSetup) {
+    const { plan } = setup;
+    this.#setup = setup;
+    const memory = new PhysicalMemory({
+      zones: dramOnly(plan.ramBytes + HOST_OVERHEAD_BYTES),
+      vcpuMax: plan.cpuCount,
+    });
+    this.host = new Host({ memory });
+    this.process = this.host.createProcess();
+    const clock: { readonly clock?: MachineClock } =
+      setup.realtime === true ? { clock: new WallClock(() => performance.now()) } : {};
+    this.kvm = new Kvm({ host: this.host, ...clock });
+    this.vm = this.#createVm();
+    this.ramHva = this.#mapRam();
+    this.vcpus = this.#createVcpus();
+    this.#createVgic();
+    this.uart = new Pl011({
+      base: UART.base,
+      irq: this.#irqLine(UART_SPI),
+      transmit: setup.transmit,
+    });
+    this.rtc = new Pl031({
+      base: RTC.base,
+      irq: this.#irqLine(RTC_SPI),
+      seconds: () => this.#seconds(),
+    });
+    this.input = new UartFeed(this.uart);
+    this.bus.attach(this.uart);
+    this.bus.attach(this.rtc);
+    this.#scheduler = new Scheduler(this.vcpus, this.kvm.clock);
+    this.#boot();
+  }
+
+  #createVm(): KvmVm {
+    const { seed, policy, observer, mte } = this.#setup;
+    const vm = this.kvm.createVm(this.process, {
+      seed,
+      ...(policy === undefined ? {} : { policy }),
+      ...(observer === undefined ? {} : { observer }),
+    });
+    if (isRefusal(vm)) throw new MachineError(`KVM_CREATE_VM: ${errnoName(vm)}`);
+    if (mte) accept('KVM_ENABLE_CAP(KVM_CAP_ARM_MTE)', vm.enableCap({ cap: KVM_CAP_ARM_MTE }));
+    return vm;
+  }
+
+  /** Anonymous memory of the VMM's process, aligned so that both stages can use blocks. */
+  #mapRam(): Hva {
+    const { ramBytes } = this.#setup.plan;
+    const mapped = this.process.mmap({
+      length: ramBytes + BLOCK_SIZE,
+      prot: Prot.read | Prot.write,
+      flags: MapFlag.private | MapFlag.anonymous,
+    });
+    if (isRefusal(mapped)) throw new MachineError(`mmap of guest memory: ${errnoName(mapped)}`);
+    const aligned = hva(Math.ceil(mapped / BLOCK_SIZE) * BLOCK_SIZE);
+    const result = this.vm.setUserMemoryRegion({
+      slot: 0,
+      flags: 0,
+      guestPhysAddr: RAM_BASE,
+      memorySize: ramBytes,
+      userspaceAddr: aligned,
+    });
+    accept('KVM_SET_USER_MEMORY_REGION', result);
+    return aligned;
+  }
+
+  #createVcpus(): Vcpu[] {
+    return Array.from({ length: this.#setup.plan.cpuCount }, (_, id) => {
+      const vcpu = this.vm.createVcpu(id);
+      if (isRefusal(vcpu)) throw new MachineError(`KVM_CREATE_VCPU: ${errnoName(vcpu)}`);
+      return vcpu;
+    });
+  }
+
+  #createVgic(): void {
+    const device = this.vm.createDevice(KVM_DEV_TYPE_ARM_VGIC_V3);
+    if (isRefusal(device)) throw new MachineError(`KVM_CREATE_DEVICE: ${errnoName(device)}`);
+    const set = (group: number, attr: number, value: number): void =>
+      accept(
+        'KVM_SET_DEVICE_ATTR',
+        device.setAttr({ flags: 0, group, attr: BigInt(attr) }, BigInt(value)),
+      );
+    set(KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_V3_ADDR_TYPE_DIST, GIC_DISTRIBUTOR.base);
+    set(KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_V3_ADDR_TYPE_REDIST, GIC_REDISTRIBUTORS.base);
+    set(KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, 0);
+  }
+
+  #irqLine(spi: number): (level: boolean) => void {
+    const irq = kvmArmIrq({ type: KVM_ARM_IRQ_TYPE_SPI, num: SPI_BASE + spi });
+    return (level) => accept('KVM_IRQ_LINE', this.vm.irqLine({ irq, level: level ? 1 : 0 }));
+  }
+
+  #seconds(): number {
+    const since = Math.floor(this.kvm.clock.now() / COUNTER_FREQUENCY_HZ);
+    return this.#setup.realtime === true ? Math.floor(Date.now() / 1000) : EPOCH_SECONDS + since;
+  }
+
+  /** Guest RAM as the VMM's loaders and devices see it: through the process's mapping. */
+  get memory(): GuestMemory {
+    const { ramBytes } = this.#setup.plan;
+    const at = (address: Ipa, sizeBytes: number): Hva | undefined =>
+      address >= RAM_BASE && address + sizeBytes <= RAM_BASE + ramBytes
+        ? hva(this.ramHva + (address - RAM_BASE))
+        : undefined;
+    return {
+      read: (address, sizeBytes) => {
+        const from = at(address, sizeBytes);
+        const bytes = from === undefined ? undefined : this.process.memory.read(from, sizeBytes);
+        return isRefusal(bytes) ? undefined : bytes;
+      },
+      write: (address, bytes) => {
+        const to = at(address, bytes.length);
+        return to !== undefined && !isRefusal(this.process.memory.write(to, bytes));
+      },
+    };
+  }
+
+  /** KVM_ARM_VCPU_INIT of every vCPU, memory from the plan, registers of the boot CPU. */
+  #boot(): void {
+    const { plan } = this.#setup;
+    this.vcpus.forEach((vcpu, index) => {
+      const off = index > 0 ? 1 << KVM_ARM_VCPU_POWER_OFF : 0;
+      const features = [(1 << KVM_ARM_VCPU_PSCI_0_2) | off];
+      accept('KVM_ARM_VCPU_INIT', vcpu.init({ ...this.vm.preferredTarget(), features }));
+    });
+    loadPlan(plan, this.memory);
+    const [first] = this.vcpus;
+    assert(first !== undefined, 'a machine has a CPU');
+    plan.registers.x.forEach((value, n) => {
+      first.writeX(n, value);
+    });
+    first.writePc(plan.registers.pc);
+    first.writePstate(plan.registers.pstate);
+  }
+
+  /** Back to power-on: devices, interrupt controller state through the guest's own init, memory. */
+  reset(): void {
+    this.uart.reset();
+    this.rtc.reset();
+    this.#boot();
+  }
+
+  /** Runs until the guest powers off or resets, all CPUs wait for the outside, or the slice ends. */
+  runSlice(): PowerEvent | Extract<Turn, { kind: 'idle' | 'budget' }> {
+    this.input.pump();
+    for (;;) {
+      const turn = this.#scheduler.run(SLICE_INSTRUCTIONS);
+      if (turn.kind !== 'exit') return turn;
+      const event = this.#handle(turn.vcpu, turn.exit);
+      if (event !== undefined) return event;
+    }
+  }
+
+  #handle(vcpu: Vcpu, exit: VcpuExit): PowerEvent | undefined {
+    switch (exit.kind) {
+      case 'mmio':
+        this.#mmio(exit);
+        return undefined;
+      case 'system-event':
+        if (exit.type === KVM_SYSTEM_EVENT_SHUTDOWN) return 'power-off';
+        return exit.type === KVM_SYSTEM_EVENT_RESET ? 'reset' : 'crash';
+      case 'error':
+        throw new MachineError(
+          `vCPU ${vcpu.index}: KVM_RUN failed with ${errnoName(exit.errno)} at pc 0x${vcpu
+            .readPc()
+            .toString(16)}`,
+        );
+      case 'nisv':
+      case 'hypercall':
+      case 'interrupted':
+      case 'preempted':
+      case 'blocked':
+      case 'yielded':
+        return undefined;
+      default:
+        return assertNever(exit);
+    }
+  }
+
+  /** An address without a device reads as zero and ignores writes, as on QEMU's `virt`. */
+  #mmio(exit: Extract<VcpuExit, { kind: 'mmio' }>): void {
+    const address = ipa(exit.ipa);
+    if (exit.isWrite) this.bus.write(address, exit.size, exit.data);
+    else exit.data = this.bus.read(address, exit.size) ?? 0n;
+  }
+
+  /** Page frames whose tags are valid, the host's zero page aside. */
+  #taggedPages(): number {
+    const { frames, memory, zeroPage } = this.host;
+    let count = 0;
+    for (const { base, sizeBytes } of memory.zones) {
+      for (let at = 0; at < sizeBytes; at += PAGE_SIZE) {
+        const frame = pa(base + at);
+        if (frame !== zeroPage && frames.isMteTagged(frame)) count++;
+      }
+    }
+    return count;
+  }
+
+  statistics(wallMilliseconds: number): MachineStatistics {
+    const exitsByReason: Record<string, number> = {};
+    let instructionCount = 0;
+    let stage2FaultCount = 0;
+    for (const { statistics } of this.vcpus) {
+      instructionCount += statistics.instructionCount;
+      stage2FaultCount += statistics.stage2FaultCount;
+      for (const [reason, count] of Object.entries(statistics.exitsByReason)) {
+        exitsByReason[reason] = (exitsByReason[reason] ?? 0) + count;
+      }
+    }
+    return {
+      instructionCount: BigInt(instructionCount),
+      wallMilliseconds,
+      exitsByReason,
+      stage2FaultCount,
+      taggedPageCount: this.#taggedPages(),
+    };
+  }
+}
+
+function accept(call: string, result: number): void {
+  if (isRefusal(result)) throw new MachineError(`${call}: ${errnoName(result)}`);
+}
+
+const nextMacrotask = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** Boots a VM and resolves when it has ended; see `RunMachine`. Throws `MachineError`. */
+export async function runMachine(
+  options: MachineOptions,
+  console: MachineConsole,
+): Promise<MachineOutcome> {
+  const started = performance.now();
+  const output = new OutputBuffer(console.write);
+  const machine = new Machine({
+    plan: options.plan,
+    mte: options.mte,
+    seed: options.seed,
+    realtime: options.realtime,
+    observer: traceObserver(options),
+    transmit: (byte) => output.push(byte),
+  });
+  const stopListening = console.onInput((bytes) => {
+    machine.input.push(bytes);
+    console.setInputPaused(machine.input.pendingBytes > FEED_HIGH_WATER_BYTES);
+  });
+  const finish = (reason: MachineOutcome['reason']): MachineOutcome => {
+    output.flush();
+    stopListening();
+    return { reason, statistics: machine.statistics(performance.now() - started) };
+  };
+  for (;;) {
+    const turn = machine.runSlice();
+    output.flush();
+    if (machine.input.pendingBytes <= FEED_HIGH_WATER_BYTES) console.setInputPaused(false);
+    if (turn === 'power-off') return finish('power-off');
+    if (turn === 'crash') throw new MachineError('the guest reported a crash');
+    if (turn === 'reset') {
+      if (options.onReset === 'exit') return finish('reset');
+      machine.reset();
+    } else if (turn.kind === 'idle') {
+      await idle(turn.ticks, console.quit);
+    } else {
+      await nextMacrotask();
+    }
+    if (console.quit.aborted) return finish('quit');
+  }
+}
+
+/** Longest sleep between looks at console input. */
+const IDLE_MS_MAX = 20;
+
+/** Sleeps until a timer is due or something may have come in. */
+function idle(ticks: number | undefined, quit: AbortSignal): Promise<void> {
+  const ms = ticks === undefined ? IDLE_MS_MAX : (ticks * 1000) / COUNTER_FREQUENCY_HZ;
+  return new Promise((resolve) => {
+    const timer = setTimeout(done, Math.min(ms, IDLE_MS_MAX));
+    function done(): void {
+      clearTimeout(timer);
+      quit.removeEventListener('abort', done);
+      resolve();
+    }
+    quit.addEventListener('abort', done);
+  });
+}
+
+/** Gathers what the guest transmits, so that the console is not written byte by byte. */
+class OutputBuffer {
+  readonly #write: (bytes: Uint8Array) => void;
+  readonly #bytes = new Uint8Array(4096);
+  #length = 0;
+
+  constructor(write: (bytes: Uint8Array) => void) {
+    this.#write = write;
+  }
+
+  push(byte: number): void {
+    this.#bytes[this.#length++] = byte;
+    if (this.#length === this.#bytes.length || byte === 10) this.flush();
+  }
+
+  flush(): void {
+    if (this.#length === 0) return;
+    this.#write(this.#bytes.slice(0, this.#length));
+    this.#length = 0;
+  }
+}
+
+function traceObserver({ trace, onTrace }: MachineOptions): VmObserver {
+  const line = (channel: string, vcpu: number, text: string): void =>
+    onTrace(`${channel}: vcpu${vcpu} ${text}`);
+  return {
+    ...(trace.has('exits')
+      ? {
+          exit: (vcpu: number, reason: string, detail: string) =>
+            line('exits', vcpu, `${reason} ${detail}`),
+        }
+      : {}),
+    ...(trace.has('stage2')
+      ? { stage2Fault: (vcpu: number, text: string) => line('stage2', vcpu, text) }
+      : {}),
+    ...(trace.has('irq')
+      ? { interrupt: (vcpu: number, text: string) => line('irq', vcpu, text) }
+      : {}),
+  };
+}

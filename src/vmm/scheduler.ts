@@ -1,0 +1,77 @@
+/**
+ * Takes turns among the vCPUs of a VM on one thread: round robin by budget, passing over those that
+ * wait, and letting time pass at once when all do. Knows nothing of devices; the VMM's loop handles
+ * the exits it returns. Same vCPUs, same clock, same budget: same order of turns.
+ */
+import type { MachineClock } from '../kvm/clock.ts';
+import type { Vcpu, VcpuExit } from '../kvm/vcpu.ts';
+
+/** Instructions a vCPU runs before the next one's turn when more than one can run. */
+const TURN_INSTRUCTIONS = 50_000;
+
+export type Turn =
+  /** A vCPU needs the VMM. */
+  | { readonly kind: 'exit'; readonly vcpu: Vcpu; readonly exit: VcpuExit }
+  /** Every vCPU waits; `ticks` until a timer wakes one, undefined: only a device can. */
+  | { readonly kind: 'idle'; readonly ticks: number | undefined }
+  /** The instructions asked for have run. */
+  | { readonly kind: 'budget' };
+
+export class Scheduler {
+  readonly #vcpus: readonly Vcpu[];
+  readonly #clock: MachineClock;
+  #next = 0;
+
+  constructor(vcpus: readonly Vcpu[], clock: MachineClock) {
+    this.#vcpus = vcpus;
+    this.#clock = clock;
+  }
+
+  /** Runs turns until the VMM is needed, everything waits, or about `budget` instructions ran. */
+  run(budget: number): Turn {
+    let left = budget;
+    while (left > 0) {
+      const vcpu = this.#pick();
+      if (vcpu === undefined) {
+        const turn = this.#idle();
+        if (turn !== undefined) return turn;
+        continue;
+      }
+      const alone = this.#vcpus.length === 1;
+      const before = vcpu.statistics.instructionCount;
+      const exit = vcpu.run(alone ? left : Math.min(left, TURN_INSTRUCTIONS));
+      left -= Math.max(1, vcpu.statistics.instructionCount - before);
+      switch (exit.kind) {
+        case 'preempted':
+        case 'blocked':
+        case 'yielded':
+          this.#next = (vcpu.index + 1) % this.#vcpus.length;
+          break;
+        default:
+          return { kind: 'exit', vcpu, exit };
+      }
+    }
+    return { kind: 'budget' };
+  }
+
+  /** The next vCPU in turn that can run. */
+  #pick(): Vcpu | undefined {
+    const count = this.#vcpus.length;
+    for (let i = 0; i < count; i++) {
+      const vcpu = this.#vcpus[(this.#next + i) % count]!;
+      if (vcpu.runnable) return vcpu;
+    }
+    return undefined;
+  }
+
+  /** Nobody can run: lets time pass up to the first timer, or says how long that is. */
+  #idle(): Turn | undefined {
+    let ticks: number | undefined;
+    for (const vcpu of this.#vcpus) {
+      const deadline = vcpu.nextDeadline();
+      if (deadline !== undefined && (ticks === undefined || deadline < ticks)) ticks = deadline;
+    }
+    if (ticks !== undefined && this.#clock.skip(Math.max(1, ticks))) return undefined;
+    return { kind: 'idle', ticks };
+  }
+}
