@@ -45,8 +45,9 @@ export class CpuContext {
   hasNonGlobal = false;
   /** Halves of the VA space with an entry of a block: bit 0 the lower, bit 1 the upper. */
   large = 0;
-  /** Virtual interrupt line (HCR_EL2.VI's effect). */
+  /** Virtual interrupt inputs (what HCR_EL2.VI and VF or a GIC's list registers signal). */
   irqLine = false;
+  fiqLine = false;
 
   constructor(memory: PhysicalMemory, options: ContextOptions) {
     this.index = options.index;

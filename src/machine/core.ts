@@ -145,7 +145,7 @@ export class Core implements EngineHooks {
     const { s } = this;
     this.#sliceBudget = budget;
     s[S.BUDGET / 4] = budget * 8;
-    s[S.IRQ_LINE / 4] = context.irqLine ? 1 : 0;
+    s[S.IRQ_LINE / 4] = context.irqLine || context.fiqLine ? 1 : 0;
     this.#exit = undefined;
     this.takePendingInterrupt();
     while (this.#exit === undefined) {
@@ -288,21 +288,25 @@ export class Core implements EngineHooks {
 
   // ---- interrupts and mode --------------------------------------------------------------------
 
-  /** Sets the virtual IRQ line of a context; if it runs, it notices at the next check. */
-  setIrqLine(context: CpuContext, level: boolean): void {
-    context.irqLine = level;
-    if (context === this.#context) this.s[S.IRQ_LINE / 4] = level ? 1 : 0;
+  /** Sets the virtual IRQ and FIQ inputs of a context; if it runs, it notices at the next check. */
+  setInterruptLines(context: CpuContext, lines: { irq: boolean; fiq: boolean }): void {
+    context.irqLine = lines.irq;
+    context.fiqLine = lines.fiq;
+    if (context === this.#context) this.s[S.IRQ_LINE / 4] = lines.irq || lines.fiq ? 1 : 0;
   }
 
   /** Whether an interrupt would be taken now. */
   interruptDeliverable(): boolean {
-    return this.context.irqLine && (this.s[S.DAIF / 4]! & 2) === 0;
+    const daif = this.s[S.DAIF / 4]!;
+    const { irqLine, fiqLine } = this.context;
+    return (irqLine && (daif & 2) === 0) || (fiqLine && (daif & 1) === 0);
   }
 
-  /** Takes the IRQ exception if it is deliverable; PC must be where to come back to. */
+  /** Takes the FIQ or IRQ exception if one is deliverable; PC must be where to come back to. */
   takePendingInterrupt(): boolean {
     if (!this.interruptDeliverable()) return false;
-    takeException(this, Vector.irq, undefined);
+    const fiq = this.context.fiqLine && (this.s[S.DAIF / 4]! & 1) === 0;
+    takeException(this, fiq ? Vector.fiq : Vector.irq, undefined);
     return true;
   }
 

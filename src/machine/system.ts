@@ -109,7 +109,8 @@ function wait(core: Core, name: 'wfi' | 'wfe' | 'yield'): boolean {
     return raise(core, Ec.wfx, (0x1e << 20) | (name === 'wfe' ? 1 : 0));
   }
   // A pending interrupt, masked or not, ends a WFI at once.
-  if (name === 'wfi' && core.context.irqLine) return interruptsAfter(core);
+  if (name === 'wfi' && (core.context.irqLine || core.context.fiqLine))
+    return interruptsAfter(core);
   core.advancePc();
   core.leave({ kind: 'wait', wait: name });
   return true;
@@ -206,7 +207,7 @@ function registerValue(core: Core, register: SystemRegister): bigint | undefined
       return csselr < 14 ? u64[S.SYSREG / 8 + ccsidrSlot(csselr)]! : 0n;
     }
     case 'ISR_EL1':
-      return core.context.irqLine ? 1n << 7n : 0n;
+      return (core.context.irqLine ? 1n << 7n : 0n) | (core.context.fiqLine ? 1n << 6n : 0n);
     default:
       return core.context.hypervisor.readRegister(register);
   }

@@ -1,0 +1,634 @@
+/**
+ * A vCPU: its ioctls and the run loop. KVM_RUN enters the core, settles what the kernel settles
+ * (stage 2 faults, hypercalls, GIC and timer accesses, waiting for interrupts) and returns what the
+ * VMM must do. One host thread runs all vCPUs in turn, so two answers exist that Linux hides inside
+ * the call: the turn is over, and the vCPU waits. Linux: arch/arm64/kvm/arm.c, handle_exit.c, mmio.c.
+ */
+import type { LoadStoreSyndrome } from '../arm/syndrome.ts';
+import { features, type SystemRegister, slotOf, systemRegister } from '../arm/sysreg/index.ts';
+import { assertNever, type Ipa } from '../base/index.ts';
+import * as S from '../engine/state.ts';
+import { Errno, isRefusal, type Refusal, refuse } from '../host/index.ts';
+import { CpuContext, type Hypervisor } from '../machine/context.ts';
+import type { Core, CoreExit } from '../machine/core.ts';
+import { takeAbort, takeException, Vector } from '../machine/exceptions.ts';
+import { loadStoreSyndrome } from '../machine/load-store-syndrome.ts';
+import { packPstate, unpackPstate } from '../machine/pstate.ts';
+import { type AbortOutcome, handleGuestAbort } from './fault.ts';
+import type { HypercallAction } from './hypercall.ts';
+import type { KvmVm } from './kvm-vm.ts';
+import { getOneReg, getRegList, setOneReg } from './one-reg.ts';
+import {
+  checkVcpuInit,
+  finalizeVcpuRegisters,
+  psciVersion,
+  resetVcpuRegisters,
+  type VcpuRegisters,
+} from './registers.ts';
+import { handleHypercall } from './smccc.ts';
+import { VcpuTimers } from './timer.ts';
+import {
+  KVM_ARM_VCPU_POWER_OFF,
+  KVM_MP_STATE_RUNNABLE,
+  KVM_MP_STATE_STOPPED,
+  type KvmVcpuInit,
+} from './uapi.ts';
+
+/** Why KVM_RUN returned: `struct kvm_run`, as a union. */
+export type VcpuExit =
+  /** KVM_EXIT_MMIO. For a load, fill `data` before the next run. */
+  | {
+      readonly kind: 'mmio';
+      readonly ipa: Ipa;
+      readonly isWrite: boolean;
+      readonly size: 1 | 2 | 4 | 8;
+      /** The value stored, or to be loaded, unsigned. */
+      data: bigint;
+    }
+  /** KVM_EXIT_SYSTEM_EVENT; `type` is a KVM_SYSTEM_EVENT number. */
+  | { readonly kind: 'system-event'; readonly type: number; readonly data: readonly bigint[] }
+  /** KVM_EXIT_HYPERCALL: a call that the SMCCC filter sends to the VMM. */
+  | { readonly kind: 'hypercall'; readonly functionId: number; readonly flags: bigint }
+  /** KVM_EXIT_ARM_NISV. */
+  | { readonly kind: 'nisv'; readonly ipa: Ipa; readonly esrIss: number }
+  /** KVM_RUN = -1, EINTR: `immediateExit` was set. */
+  | { readonly kind: 'interrupted' }
+  /** The turn is over; run it again. */
+  | { readonly kind: 'preempted' }
+  /** The vCPU waits (WFI, or it is powered off); run it again when `runnable`. */
+  | { readonly kind: 'blocked' }
+  /** The vCPU spins (WFE, YIELD): the turn is another's. */
+  | { readonly kind: 'yielded' }
+  /** KVM_RUN = -1 with this errno. */
+  | { readonly kind: 'error'; readonly errno: Errno };
+
+/** A load or store that the VMM carries out. */
+interface PendingMmio {
+  readonly exit: Extract<VcpuExit, { kind: 'mmio' }>;
+  readonly access: LoadStoreSyndrome;
+}
+
+const PREEMPTED: VcpuExit = { kind: 'preempted' };
+const BLOCKED: VcpuExit = { kind: 'blocked' };
+const YIELDED: VcpuExit = { kind: 'yielded' };
+const INTERRUPTED: VcpuExit = { kind: 'interrupted' };
+
+/** Aff3 in 39:32, Aff2:Aff1:Aff0 in 23:0. */
+const AFFINITY_MASK = 0xff00ffffffn;
+const SP_EL0_INDEX = S.SYSREG / 8 + systemRegister('SP_EL0').slot;
+const SP_EL1_INDEX = S.SYSREG / 8 + systemRegister('SP_EL1').slot;
+
+/** Counts since the vCPU was made. */
+export interface VcpuStatistics {
+  instructionCount: number;
+  stage2FaultCount: number;
+  readonly exitsByReason: Record<string, number>;
+}
+
+export class Vcpu implements VcpuRegisters, Hypervisor {
+  readonly vcpuId: number;
+  /** Position among the VM's vCPUs. */
+  readonly index: number;
+  readonly timers: VcpuTimers;
+  readonly statistics: VcpuStatistics = {
+    instructionCount: 0,
+    stage2FaultCount: 0,
+    exitsByReason: {},
+  };
+  /** Makes the next run return before the guest executes anything. Linux: kvm_run.immediate_exit. */
+  immediateExit = false;
+  initialized = false;
+  features = 0;
+  poweredOff = false;
+  readonly #vm: KvmVm;
+  readonly #core: Core;
+  readonly #context: CpuContext;
+  #waiting = false;
+  #hasRun = false;
+  #mmio: PendingMmio | undefined;
+
+  /** Called by `KvmVm.createVcpu`. */
+  constructor(vm: KvmVm, options: { id: number; index: number; contextIndex: number }) {
+    this.#vm = vm;
+    this.vcpuId = options.id;
+    this.index = options.index;
+    this.#core = vm.kvm.core;
+    const { stage2 } = vm.vm;
+    this.#context = new CpuContext(vm.kvm.host.memory, {
+      index: options.contextIndex,
+      hypervisor: this,
+      features: {
+        paBits: features.paBits,
+        hafdbs: features.HAFDBS,
+        hpds: features.HPDS,
+        pan3: features.PAN3,
+        xnx: features.XNX,
+        e0pd: features.E0PD,
+        tbid: features.PAuth,
+        ttst: features.TTST,
+        fwb: stage2.fwb,
+      },
+    });
+    this.#context.mte = vm.vm.mte;
+    this.#context.vmid = stage2.vmid;
+    this.#context.reset();
+    this.#context.mmu.setStage2({ hcr: stage2.hcr, vtcr: stage2.vtcr, vttbr: stage2.vttbr });
+    this.#core.tlbs.register(this.#context);
+    this.timers = new VcpuTimers(vm.timers, this.index, (index, intid, level) =>
+      vm.vgic?.setPpi(index, intid, level),
+    );
+  }
+
+  get vm(): KvmVm['registers'] {
+    return this.#vm.registers;
+  }
+
+  /** Affinity fields of MPIDR_EL1. */
+  get affinity(): bigint {
+    // Fixed since KVM_ARM_VCPU_INIT, so the copy is right also while the vCPU is loaded.
+    return this.#context.savedU64[S.SYSREG / 8 + slotOf.MPIDR_EL1]! & AFFINITY_MASK;
+  }
+
+  // ---- registers ------------------------------------------------------------------------------
+
+  /** The state as 64-bit words: live when the core has this vCPU loaded, else its copy. */
+  #words(): BigUint64Array {
+    this.#core.unload();
+    return this.#context.savedU64;
+  }
+
+  readX(n: number): bigint {
+    return this.#words()[S.X / 8 + n]!;
+  }
+
+  writeX(n: number, value: bigint): void {
+    this.#words()[S.X / 8 + n] = value;
+  }
+
+  #spIndex(el: 0 | 1): number {
+    const s = this.#context.savedI32;
+    const current = s[S.EL / 4] === 1 && s[S.PSTATE_SPSEL / 4] === 1 ? 1 : 0;
+    if (el === current) return S.SP / 8;
+    return el === 0 ? SP_EL0_INDEX : SP_EL1_INDEX;
+  }
+
+  readSp(el: 0 | 1): bigint {
+    const words = this.#words();
+    return words[this.#spIndex(el)]!;
+  }
+
+  writeSp(el: 0 | 1, value: bigint): void {
+    const words = this.#words();
+    words[this.#spIndex(el)] = value;
+  }
+
+  readPc(): bigint {
+    return this.#words()[S.PC / 8]!;
+  }
+
+  writePc(value: bigint): void {
+    this.#words()[S.PC / 8] = value;
+  }
+
+  readPstate(): bigint {
+    this.#words();
+    return BigInt(packPstate(this.#context.savedI32) >>> 0);
+  }
+
+  writePstate(value: bigint): void {
+    const sps = [this.readSp(0), this.readSp(1)] as const;
+    const s = this.#context.savedI32;
+    const word = Number(BigInt.asIntN(32, value));
+    unpackPstate(s, word);
+    s[S.EL / 4] = (word >> 2) & 1;
+    s[S.PSTATE_SPSEL / 4] = word & 1;
+    this.writeSp(0, sps[0]);
+    this.writeSp(1, sps[1]);
+  }
+
+  readV(n: number): bigint {
+    const words = this.#words();
+    return (words[S.V / 8 + 2 * n + 1]! << 64n) | words[S.V / 8 + 2 * n]!;
+  }
+
+  writeV(n: number, value: bigint): void {
+    const words = this.#words();
+    words[S.V / 8 + 2 * n] = BigInt.asUintN(64, value);
+    words[S.V / 8 + 2 * n + 1] = BigInt.asUintN(64, value >> 64n);
+  }
+
+  readSlot(slot: number): bigint {
+    return this.#words()[S.SYSREG / 8 + slot]!;
+  }
+
+  writeSlot(slot: number, value: bigint): void {
+    const words = this.#words();
+    const at = S.SYSREG / 8 + slot;
+    if (words[at] === value) return;
+    words[at] = value;
+    // Translations made under the old value must not outlive it.
+    this.#core.tlbs.flush(this.#context);
+  }
+
+  /** KVM_GET_ONE_REG. */
+  getOneReg(id: bigint): bigint | Refusal {
+    return getOneReg(this, id);
+  }
+
+  /** KVM_SET_ONE_REG. */
+  setOneReg(id: bigint, value: bigint): 0 | Refusal {
+    return setOneReg(this, id, value);
+  }
+
+  /** KVM_GET_REG_LIST. */
+  getRegList(request: Parameters<typeof getRegList>[1]): ReturnType<typeof getRegList> {
+    return getRegList(this, request);
+  }
+
+  /** KVM_ENABLE_CAP on a vCPU: there is none. */
+  enableCap(): Refusal {
+    return refuse(Errno.EINVAL);
+  }
+
+  /**
+   * KVM_ARM_VCPU_INIT: the reset state. EINVAL for other features than before, and see
+   * `checkVcpuInit`. Linux: kvm_arch_vcpu_ioctl_vcpu_init().
+   */
+  init(request: KvmVcpuInit): 0 | Refusal {
+    const refusal = checkVcpuInit(request);
+    if (isRefusal(refusal)) return refusal;
+    const given = request.features[0] ?? 0;
+    const wanted = given & ~(1 << KVM_ARM_VCPU_POWER_OFF);
+    if (this.initialized && wanted !== this.features) return refuse(Errno.EINVAL);
+    this.features = wanted;
+    this.#reset();
+    this.initialized = true;
+    this.poweredOff = (given & (1 << KVM_ARM_VCPU_POWER_OFF)) !== 0;
+    return 0;
+  }
+
+  #reset(): void {
+    this.#core.unload();
+    resetVcpuRegisters(this);
+    this.#context.savedI32[S.MONITOR_ADDRESS / 4] = 0;
+    this.#core.tlbs.flush(this.#context);
+    this.#waiting = false;
+    this.#mmio = undefined;
+    // ID registers of a VM that has run do not wait for the first run again.
+    if (this.#hasRun) this.#finalize();
+  }
+
+  #finalize(): void {
+    finalizeVcpuRegisters(this, { gicV3: this.#vm.vgic !== undefined });
+  }
+
+  /** KVM_GET_MP_STATE. */
+  get mpState(): number {
+    return this.poweredOff ? KVM_MP_STATE_STOPPED : KVM_MP_STATE_RUNNABLE;
+  }
+
+  /** KVM_SET_MP_STATE. EINVAL for a state that arm64 has not. */
+  setMpState(state: number): 0 | Refusal {
+    if (state !== KVM_MP_STATE_RUNNABLE && state !== KVM_MP_STATE_STOPPED) {
+      return refuse(Errno.EINVAL);
+    }
+    this.poweredOff = state === KVM_MP_STATE_STOPPED;
+    return 0;
+  }
+
+  // ---- KVM_RUN --------------------------------------------------------------------------------
+
+  /** Whether a run would execute anything: powered on, and not waiting for an interrupt. */
+  get runnable(): boolean {
+    if (this.poweredOff) return false;
+    if (!this.#waiting) return true;
+    this.timers.update();
+    return this.#interruptPending();
+  }
+
+  /** Counter ticks until a timer wakes the vCPU, or undefined. */
+  nextDeadline(): number | undefined {
+    return this.poweredOff ? undefined : this.timers.nextDeadline();
+  }
+
+  #interruptPending(): boolean {
+    const { vgic } = this.#vm;
+    return vgic !== undefined && (vgic.irqPending(this.index) || vgic.fiqPending(this.index));
+  }
+
+  /** The VGIC raised an input of this vCPU. */
+  interruptRaised(): void {
+    this.#updateLines();
+  }
+
+  #updateLines(): void {
+    const { vgic } = this.#vm;
+    if (vgic === undefined) return;
+    this.#core.setInterruptLines(this.#context, {
+      irq: vgic.irqPending(this.index),
+      fiq: vgic.fiqPending(this.index),
+    });
+  }
+
+  /** Stage 2 lost translations: nothing derived from it may be used. */
+  stage2Changed(): void {
+    this.#context.mmu.invalidateStage2();
+    this.#core.tlbs.flush(this.#context);
+  }
+
+  /**
+   * KVM_RUN, for at most about `budget` instructions. ENOEXEC before KVM_ARM_VCPU_INIT; the errnos
+   * of an exit that KVM cannot settle.
+   */
+  run(budget = 1_000_000): VcpuExit {
+    if (!this.initialized) return { kind: 'error', errno: Errno.ENOEXEC };
+    const refusal = this.#firstRun();
+    if (isRefusal(refusal)) return { kind: 'error', errno: -refusal as Errno };
+    this.#completeMmio();
+    if (this.immediateExit) return INTERRUPTED;
+    this.#vm.isRunning = true;
+    const exit = this.#loop(budget);
+    this.#vm.isRunning = false;
+    this.#count(exit.kind);
+    return exit;
+  }
+
+  /** Linux: kvm_arch_vcpu_run_pid_change(). */
+  #firstRun(): 0 | Refusal {
+    if (this.#hasRun) return 0;
+    const mapped = this.#vm.vgicDevice?.mapResources() ?? 0;
+    if (isRefusal(mapped)) return mapped;
+    if (this.#vm.vgic !== undefined) {
+      const fixed = this.#vm.timers.fixPpis();
+      if (isRefusal(fixed)) return fixed;
+    }
+    this.#finalize();
+    this.#hasRun = true;
+    this.#vm.registers.hasRunOnce = true;
+    return 0;
+  }
+
+  #loop(budget: number): VcpuExit {
+    let left = budget;
+    for (;;) {
+      if (this.poweredOff) return BLOCKED;
+      this.timers.update();
+      this.#updateLines();
+      if (this.#waiting) {
+        if (!this.#interruptPending()) return BLOCKED;
+        this.#waiting = false;
+      }
+      if (left <= 0) return PREEMPTED;
+      const before = this.#core.executed;
+      const exit = this.#core.run(this.#context, this.#slice(left));
+      const executed = this.#core.executed - before;
+      left -= executed;
+      this.statistics.instructionCount += executed;
+      const answer = this.#settle(exit);
+      if (answer !== undefined) return answer;
+    }
+  }
+
+  /** Instructions until the budget or the next timer interrupt, whichever is first. */
+  #slice(left: number): number {
+    const ticks = this.timers.nextDeadline();
+    if (ticks === undefined) return left;
+    return Math.max(1, Math.min(left, this.#vm.kvm.clock.instructionsFor(ticks)));
+  }
+
+  #count(reason: string): void {
+    const { exitsByReason } = this.statistics;
+    exitsByReason[reason] = (exitsByReason[reason] ?? 0) + 1;
+  }
+
+  /** Does what an exit of the core asks for; undefined: enter again. */
+  #settle(exit: CoreExit): VcpuExit | undefined {
+    switch (exit.kind) {
+      case 'budget':
+      case 'kick':
+        return undefined;
+      case 'wait':
+        this.#count(exit.wait);
+        if (exit.wait !== 'wfi') return YIELDED;
+        this.#waiting = true;
+        return undefined;
+      case 'call':
+        this.#count(exit.call);
+        return this.#hypercall(exit);
+      case 'stage2-fault':
+        return this.#stage2Fault(exit);
+      default:
+        return assertNever(exit);
+    }
+  }
+
+  // ---- hypercalls -----------------------------------------------------------------------------
+
+  #hypercall(exit: Extract<CoreExit, { kind: 'call' }>): VcpuExit | undefined {
+    const registers = this.#core.memory.u64.subarray(S.X / 8, S.X / 8 + 31);
+    const call = {
+      conduit: exit.call,
+      immediate: exit.immediate,
+      psciVersion: psciVersion(this),
+    };
+    // `psciVersion` looked at no register of the running state: the vCPU is still loaded.
+    const action = handleHypercall(this.#vm.hypercalls, call, registers);
+    this.#vm.observer.exit?.(this.index, exit.call, action.kind);
+    return this.#act(action);
+  }
+
+  #act(action: HypercallAction): VcpuExit | undefined {
+    switch (action.kind) {
+      case 'resume':
+        return undefined;
+      case 'wait':
+        this.#waiting = true;
+        return undefined;
+      case 'cpu-off':
+        this.poweredOff = true;
+        return undefined;
+      case 'cpu-on':
+        this.#vm.vcpus[action.target]!.powerOn(action.entry, action.context);
+        return undefined;
+      case 'system-event':
+        if (action.stopAll) for (const vcpu of this.#vm.vcpus) vcpu.poweredOff = true;
+        return { kind: 'system-event', type: action.type, data: action.data };
+      case 'forward':
+        return { kind: 'hypercall', functionId: action.functionId, flags: action.flags };
+      default:
+        return assertNever(action);
+    }
+  }
+
+  /** PSCI CPU_ON: from reset to `entry` with `context` in x0. */
+  powerOn(entry: bigint, context: bigint): void {
+    this.#reset();
+    this.writePc(entry);
+    this.writeX(0, context);
+    this.poweredOff = false;
+  }
+
+  // ---- stage 2 faults and MMIO ----------------------------------------------------------------
+
+  #stage2Fault(exit: Extract<CoreExit, { kind: 'stage2-fault' }>): VcpuExit | undefined {
+    const { fault, fetch, opcode } = exit;
+    const access = fetch || fault.s1ptw ? undefined : loadStoreSyndrome(opcode);
+    const far = (BigInt(fault.vaHigh >>> 0) << 32n) | BigInt(fault.vaLow >>> 0);
+    this.statistics.stage2FaultCount++;
+    const outcome = handleGuestAbort(this.#vm.vm, {
+      type: fault.type,
+      level: fault.level,
+      ipa: fault.ipa,
+      far,
+      fetch,
+      write: fault.write,
+      s1ptw: fault.s1ptw,
+      cacheMaintenance: isCacheMaintenance(opcode),
+      isv: access !== undefined,
+    });
+    this.#vm.observer.stage2Fault?.(
+      this.index,
+      `ipa=0x${fault.ipa.toString(16)} far=0x${far.toString(16)} ${
+        fetch ? 'fetch' : fault.write ? 'write' : 'read'
+      } level=${fault.level} ${outcome.kind}`,
+    );
+    return this.#afterAbort(outcome, access);
+  }
+
+  #afterAbort(outcome: AbortOutcome, access: LoadStoreSyndrome | undefined): VcpuExit | undefined {
+    switch (outcome.kind) {
+      case 'resume':
+        this.#count('memory');
+        return undefined;
+      case 'skip':
+        this.#core.advancePc();
+        return undefined;
+      case 'mmio':
+        return this.#startMmio(outcome.ipa, access!);
+      case 'nisv':
+        return { kind: 'nisv', ipa: outcome.ipa, esrIss: 0 };
+      case 'inject-abort':
+        this.#injectAbort(outcome);
+        return undefined;
+      case 'inject-serror':
+        takeException(this.#core, Vector.sError, (0x2f << 26) | (1 << 25));
+        return undefined;
+      case 'errno':
+        return { kind: 'error', errno: outcome.errno };
+      default:
+        return assertNever(outcome);
+    }
+  }
+
+  /** Linux: inject_abt64(). */
+  #injectAbort(abort: Extract<AbortOutcome, { kind: 'inject-abort' }>): void {
+    const fromEl0 = this.#core.s[S.EL / 4] === 0;
+    const ec = (abort.fetch ? 0x20 : 0x24) + (fromEl0 ? 0 : 1);
+    const high = Number(BigInt.asIntN(32, abort.far >> 32n));
+    const low = Number(BigInt.asIntN(32, abort.far));
+    takeAbort(this.#core, (ec << 26) | (1 << 25) | abort.fsc, high, low);
+  }
+
+  #startMmio(ipa: Ipa, access: LoadStoreSyndrome): VcpuExit | undefined {
+    const size = (1 << access.sas) as 1 | 2 | 4 | 8;
+    const isWrite = isStore(this.#core);
+    const { u64 } = this.#core.memory;
+    const stored = access.srt === 31 ? 0n : u64[S.X / 8 + access.srt]!;
+    const data = isWrite ? BigInt.asUintN(8 * size, stored) : 0n;
+    const exit: PendingMmio['exit'] = { kind: 'mmio', ipa, isWrite, size, data };
+    const { vgic } = this.#vm;
+    this.#mmio = { exit, access };
+    if (vgic?.contains(ipa) !== true) {
+      this.#vm.observer.exit?.(
+        this.index,
+        'mmio',
+        `${isWrite ? 'write' : 'read'} 0x${ipa.toString(16)} size=${size}${
+          isWrite ? ` data=0x${data.toString(16)}` : ''
+        }`,
+      );
+      return exit;
+    }
+    this.#count('gic');
+    if (isWrite) {
+      vgic.write(
+        ipa,
+        size,
+        Number(BigInt.asIntN(32, data)),
+        Number(BigInt.asIntN(32, data >> 32n)),
+      );
+    } else {
+      exit.data = vgic.read(ipa, size);
+    }
+    this.#finishMmio(this.#core.memory.u64);
+    this.#core.advancePc();
+    return undefined;
+  }
+
+  /** The load's result goes to its register. Linux: kvm_handle_mmio_return(). */
+  #finishMmio(words: BigUint64Array): void {
+    const pending = this.#mmio;
+    this.#mmio = undefined;
+    if (pending === undefined || pending.exit.isWrite) return;
+    const { access, exit } = pending;
+    if (access.srt === 31) return;
+    let value = BigInt.asUintN(8 * exit.size, exit.data);
+    if (access.sse) value = BigInt.asUintN(64, BigInt.asIntN(8 * exit.size, value));
+    words[S.X / 8 + access.srt] = access.sf ? value : BigInt.asUintN(32, value);
+  }
+
+  #completeMmio(): void {
+    if (this.#mmio === undefined) return;
+    const words = this.#words();
+    this.#finishMmio(words);
+    words[S.PC / 8] = BigInt.asUintN(64, words[S.PC / 8]! + 4n);
+  }
+
+  // ---- registers of GIC and timers ------------------------------------------------------------
+
+  /** See `Hypervisor`. */
+  readRegister(register: SystemRegister): bigint | undefined {
+    if (register.effect === 'timer') return this.timers.read(register.key);
+    const { vgic } = this.#vm;
+    if (register.effect !== 'gic' || vgic === undefined) return undefined;
+    const value = vgic.readIcc(this.index, register.key);
+    this.#updateLines();
+    if (value < 0) return undefined;
+    this.#vm.observer.interrupt?.(this.index, `${register.name} -> ${value}`);
+    return BigInt(value);
+  }
+
+  /** See `Hypervisor`. */
+  writeRegister(register: SystemRegister, value: bigint): 'resume' | 'leave' | 'undefined' {
+    if (register.effect === 'timer') {
+      if (!this.timers.write(register.key, value)) return 'undefined';
+      this.#updateLines();
+      // The slice that runs may now be too long.
+      return 'leave';
+    }
+    const { vgic } = this.#vm;
+    if (register.effect !== 'gic' || vgic === undefined) return 'undefined';
+    const low = Number(BigInt.asIntN(32, value));
+    const high = Number(BigInt.asIntN(32, value >> 32n));
+    if (!vgic.writeIcc(this.index, register.key, low, high)) return 'undefined';
+    this.#updateLines();
+    this.#vm.observer.interrupt?.(this.index, `${register.name} <- 0x${value.toString(16)}`);
+    return 'resume';
+  }
+
+  destroy(): void {
+    this.#core.unload();
+    this.#core.tlbs.unregister(this.#context);
+    this.#vm.kvm.releaseContextIndex(this.#context.index);
+  }
+}
+
+/** Whether the instruction that faulted stores; its opcode is the core's current one. */
+const isStore = (core: Core): boolean => {
+  const opcode = core.opcode();
+  // Load/store register: opc<0> or L is bit 22; sign-extending loads have opc<1> set.
+  const ordered = ((opcode >>> 24) & 0x3f) === 0b001000;
+  return ordered ? ((opcode >>> 22) & 1) === 0 : ((opcode >>> 22) & 3) === 0;
+};
+
+/** SYS with CRn = 7 (DC, IC). */
+const isCacheMaintenance = (opcode: number): boolean => (opcode & 0xfff8f000) >>> 0 === 0xd5087000;
