@@ -1,3 +1,4 @@
+/** The commands over a fake machine: exit statuses, refusals, the demo's fallback. */
 import { EventEmitter } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,3 +1,4 @@
+/** The console on a fake terminal and on pipes: every way out, input kept, output batched. */
 import { EventEmitter } from 'node:events';
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

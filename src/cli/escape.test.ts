@@ -1,3 +1,4 @@
+/** The escape key, in one piece and cut between its two keys. */
 import { describe, expect, it } from 'vitest';
 import { EscapeFilter } from './escape.ts';
 

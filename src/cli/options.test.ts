@@ -1,3 +1,4 @@
+/** Command lines and what becomes of them; mostly refusals. */
 import { describe, expect, it } from 'vitest';
 import { GIB, KIB, MIB } from '../base/index.ts';
 import { CliError } from './cli-error.ts';

@@ -1,3 +1,4 @@
+/** The text of the summary. */
 import { describe, expect, it } from 'vitest';
 import type { MachineOutcome } from '../vmm/machine-options.ts';
 import { summaryLines } from './summary.ts';

@@ -100,7 +100,7 @@ export class Apt {
     return firstComplaint(stderr) ?? firstComplaint(stdout);
   }
 
-  /** The names that the candidate version of `packageName` depends on; empty where it is unknown. */
+  /** What the candidate version of `packageName` depends on; empty where it is unknown. */
   async dependencies(packageName: string): Promise<string[]> {
     const { stdout } = await this.#run('apt-cache', ['depends', packageName]);
     return [...stdout.matchAll(/^\s*\|?Depends: (\S+)$/gm)].map((match) => match[1]!);

@@ -1,3 +1,4 @@
+/** The `virt` map and its device tree, against what QEMU 10 dumps. */
 import { describe, expect, it } from 'vitest';
 import { ipa, MIB, Prng } from '../base/index.ts';
 import * as board from './board.ts';

@@ -1,4 +1,4 @@
-/** The one error of loading a guest: what cannot be booted, in one sentence, before anything starts. */
+/** The one error of loading a guest: what cannot be booted, and why, in one sentence. */
 
 export type BootErrorCode =
   | 'file-missing'

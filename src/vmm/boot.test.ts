@@ -1,3 +1,4 @@
+/** Where a boot puts things (QEMU's places), and everything that it refuses. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,3 +1,4 @@
+/** The Debian fetcher on a system whose apt and dpkg are scripts; no network. */
 import {
   chmodSync,
   mkdirSync,

@@ -1,3 +1,4 @@
+/** The demo's archive, and its /init run by the host's shell over fake programs. */
 import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { demoCommandLine, demoInitramfs, GUEST_SUCCESS } from './demo-initramfs.ts';

@@ -1,3 +1,4 @@
+/** Device trees written and read back; cut and damaged ones refused. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { cells, cells64, type DtNode, EMPTY, node, strings, writeDeviceTree } from './dtb.ts';

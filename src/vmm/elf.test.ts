@@ -1,3 +1,4 @@
+/** ELF files that load, and one refusal for each way not to. */
 import { describe, expect, it } from 'vitest';
 import { isElf, readElf } from './elf.ts';
 

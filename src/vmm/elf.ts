@@ -120,7 +120,7 @@ function loadSegment(name: string, bytes: Uint8Array, view: DataView, at: number
   };
 }
 
-/** ELF entry points are virtual; the MMU is off at boot, so the guest starts at the physical one. */
+/** ELF entry points are virtual; the MMU is off at boot, so the physical one counts. */
 function physicalEntry(name: string, entry: bigint, segments: readonly ElfSegment[]): bigint {
   for (const { virtual, physical, memoryBytes } of segments) {
     if (entry >= virtual && entry < virtual + memoryBytes) return entry - virtual + physical;

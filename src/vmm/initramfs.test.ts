@@ -1,3 +1,4 @@
+/** cpio archives, read back as Linux reads them. */
 import { gunzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { type InitramfsEntry, writeInitramfs } from './initramfs.ts';

@@ -6,7 +6,7 @@
 import { gzipSync } from 'node:zlib';
 import { alignUp, assert } from '../base/index.ts';
 
-/** One entry; `path` is relative to the root, without a leading slash. `mode` is permission bits. */
+/** One entry; `path` is relative to the root and plain, `mode` is permission bits. */
 export type InitramfsEntry =
   | {
       readonly kind: 'file';

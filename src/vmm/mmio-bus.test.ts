@@ -1,3 +1,4 @@
+/** Which device answers, and which cannot be attached. */
 import { describe, expect, it } from 'vitest';
 import { ipa } from '../base/index.ts';
 import type { MmioDevice } from './devices/device.ts';

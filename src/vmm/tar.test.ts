@@ -1,3 +1,4 @@
+/** One file out of a tar stream in any chunking. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { findInTar } from './tar.ts';

@@ -1,3 +1,4 @@
+/** Byte lanes of 32-bit registers, and lines that drop repetitions. */
 import { describe, expect, it } from 'vitest';
 import { LevelLine, readLanes, writeLanes } from './device.ts';
 

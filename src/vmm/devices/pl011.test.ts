@@ -1,3 +1,4 @@
+/** The PL011 register by register, its interrupts, and its FIFO against a model. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Pl011 } from './pl011.ts';

@@ -295,7 +295,7 @@ export class Pl011 implements MmioDevice {
     this.#registers.lcr = value;
   }
 
-  /** In loopback the modem outputs are the modem inputs; an input that changes raises its interrupt. */
+  /** In loopback the modem outputs are its inputs; one that changes raises its interrupt. */
   #writeControl(value: number): void {
     const before = this.#modemFlags();
     this.#registers.cr = value;

@@ -1,3 +1,4 @@
+/** The PL031: time, match, wrap-around, state. */
 import { describe, expect, it } from 'vitest';
 import { Pl031 } from './pl031.ts';
 

@@ -1,3 +1,4 @@
+/** Console input waits for a guest that listens, and comes in order. */
 import { describe, expect, it } from 'vitest';
 import { Pl011 } from './pl011.ts';
 import { UartFeed } from './uart-feed.ts';
