@@ -78,10 +78,9 @@ export class Stage1 {
   #high = 0;
   #level = 0;
   #hierarchy = 0;
-  /** Its IPA, the stage 2 entry of that page, and its index in `memory.i32`. */
+  /** Its IPA, and its index in `memory.i32`. */
   #tableHigh = 0;
   #address = 0;
-  #entry = 0;
   #word = 0;
 
   constructor(memory: TableMemory, stage2: Stage2, features: MmuFeatures) {
@@ -165,12 +164,8 @@ export class Stage1 {
         (shift < 32 ? (vaLow >>> shift) | (vaHigh << (32 - shift)) : vaHigh >>> (shift - 32)) &
         mask;
       const address = tableLow | (index << 3);
-      const entry = this.#stage2.lookup(tableHigh, address);
+      const entry = this.#stage2.lookupFor(tableHigh, address, S2_READ, this.#walkDevice);
       if (entry < 0) return this.#failStage2(fault, false, vaHigh, vaLow, tableHigh, address);
-      if ((entries[entry + S2_FLAGS]! & (S2_READ | this.#walkDevice)) !== S2_READ) {
-        this.#stage2.refuse(entry);
-        return this.#failStage2(fault, false, vaHigh, vaLow, tableHigh, address);
-      }
       const page = entries[entry + S2_WORD]!;
       if (page < 0) {
         return this.#fail(fault, FaultType.externalAbortOnWalk, level, access, vaHigh, vaLow);
@@ -182,7 +177,6 @@ export class Stage1 {
         if ((low & VALID) === 0 || ((low & TABLE) === 0 && !half.isBlockLevel(level))) {
           return this.#fail(fault, FaultType.translation, level, access, vaHigh, vaLow);
         }
-        this.#entry = entry;
         this.#word = word;
         this.#low = low;
         this.#high = high;
@@ -260,12 +254,13 @@ export class Stage1 {
 
   /** Hardware update of the leaf, for which stage 2 must permit a write. */
   #update(low: number, vaHigh: number, vaLow: number, fault: FaultRecord): boolean {
-    const flags = this.#stage2.entries[this.#entry + S2_FLAGS]!;
-    if ((flags & S2_WRITE) === 0) {
-      this.#stage2.refuse(this.#entry);
+    const stage2 = this.#stage2;
+    const entry = stage2.lookupFor(this.#tableHigh, this.#address, S2_WRITE, 0);
+    if (entry < 0) {
       return this.#failStage2(fault, true, vaHigh, vaLow, this.#tableHigh, this.#address);
     }
-    if ((flags & S2_CLEAN) !== 0) this.#stage2.markDirty(this.#tableHigh, this.#address);
+    const clean = (stage2.entries[entry + S2_FLAGS]! & S2_CLEAN) !== 0;
+    if (clean) stage2.markDirty(this.#tableHigh, this.#address);
     this.#memory.update(this.#word, low);
     return true;
   }

@@ -12,7 +12,8 @@
  *   +4 index in memory.i32 of the page's first word, -1 where no RAM is   +5 S2_* flags   +6, +7 0
  *
  * Invariant: an entry stands for a leaf that was valid, in range and accessed when it was read, as
- * the architecture allows a TLB to hold; whoever changes a valid leaf calls `invalidate`.
+ * the architecture allows a TLB to hold; whoever takes rights from a leaf, moves or removes it calls
+ * `invalidate`. Rights gained are found without it.
  */
 import { FaultType } from '../arm/syndrome.ts';
 import { bit, bits } from '../base/index.ts';
@@ -77,9 +78,11 @@ function startLevelIsInvalid(granuleBits: number, sl0: number, features: MmuFeat
 export class Stage2 {
   /** The cache; see the head of this file. */
   readonly entries = new Int32Array(ENTRY_COUNT << ENTRY_SHIFT);
-  /** Why the last `lookup` that returned -1 failed. */
+  /** Why the last `lookup` or `lookupFor` that returned -1 failed. */
   faultType: FaultType = FaultType.none;
   faultLevel = 0;
+  /** It was a Permission fault of a leaf that may be read: an atomic failed as a write. */
+  faultReadable = false;
   /** HCR_EL2.VM or DC. */
   enabled = false;
 
@@ -170,6 +173,24 @@ export class Stage2 {
     return this.#fill(ipaHigh, ipaLow, at, false);
   }
 
+  /**
+   * `lookup` that refuses (-1, a Permission fault) a page which has not all flags of `required`, or
+   * any of `forbidden`. Only the descriptor itself can refuse: rights gained since the page was
+   * cached need no invalidation here.
+   */
+  lookupFor(ipaHigh: number, ipaLow: number, required: number, forbidden: number): number {
+    const entries = this.entries;
+    const examined = required | forbidden;
+    const cached = this.lookup(ipaHigh, ipaLow);
+    if (cached < 0 || (entries[cached + S2_FLAGS]! & examined) === required) return cached;
+    const entry = this.#fill(ipaHigh, ipaLow, cached, false);
+    if (entry < 0 || (entries[entry + S2_FLAGS]! & examined) === required) return entry;
+    const flags = entries[entry + S2_FLAGS]!;
+    this.#fail(FaultType.permission, (flags >>> S2_LEVEL_SHIFT) & 3);
+    this.faultReadable = (flags & S2_READ) !== 0;
+    return -1;
+  }
+
   /** Sets dirty state in the leaf of an S2_CLEAN entry, and clears the flag. */
   markDirty(ipaHigh: number, ipaLow: number): void {
     this.#fill(ipaHigh, ipaLow, ((ipaLow >>> 12) & (ENTRY_COUNT - 1)) << ENTRY_SHIFT, true);
@@ -198,15 +219,10 @@ export class Stage2 {
     entries[at + S2_FLAGS] = flags;
   }
 
-  /** Makes the last fault a Permission fault of the leaf that `entry` came from. */
-  refuse(entry: number): void {
-    this.faultType = FaultType.permission;
-    this.faultLevel = (this.entries[entry + S2_FLAGS]! >>> S2_LEVEL_SHIFT) & 3;
-  }
-
   #fail(type: FaultType, level: number): -1 {
     this.faultType = type;
     this.faultLevel = level;
+    this.faultReadable = false;
     return -1;
   }
 

@@ -553,6 +553,16 @@ describe('caching of stage 2', () => {
     expect(translate(VA, read)).toBe(true);
   });
 
+  it('translate: a leaf that gained rights, found without invalidation', () => {
+    guest();
+    map1(VA, GUEST, S1);
+    map2(GUEST, DRAM_BASE, PAGE_SIZE, RAM & ~S2_WRITE);
+    expectFault(VA, write, '2 f write');
+    map2(GUEST, DRAM_BASE, PAGE_SIZE, RAM);
+    expect(translate(VA, write)).toBe(true);
+    expect(out.mayWrite).toBe(true);
+  });
+
   it('setStage2: off, addresses pass', () => {
     guest();
     map1(VA, GUEST, S1);

@@ -43,8 +43,10 @@ import {
   S2_OFF_FLAGS,
   S2_PA_HIGH,
   S2_PA_LOW,
+  S2_READ,
   S2_SH_SHIFT,
   S2_SIZE_SHIFT,
+  S2_WRITE,
   Stage2,
   type Stage2Registers,
 } from './mmu-stage2.ts';
@@ -56,7 +58,6 @@ import {
   FaultType,
   fromHalves,
   READ,
-  refusedBy,
   setFault,
   type Translation,
   WRITE,
@@ -176,17 +177,12 @@ export class Mmu {
   #throughStage2(vaHigh: number, vaLow: number, access: Access, out: Translation): boolean {
     const { outHigh, outLow } = this.#stage1;
     const stage2 = this.#stage2;
-    const entry = stage2.lookup(outHigh, outLow);
-    if (entry < 0) {
-      return this.#fail(access.kind === AccessKind.write, vaHigh, vaLow, out);
-    }
+    const { kind } = access;
+    const required = kind === AccessKind.fetch ? execFlag(access.el) : REQUIRED[kind];
+    const entry = stage2.lookupFor(outHigh, outLow, required, 0);
+    if (entry < 0) return this.#fail(access, vaHigh, vaLow, out);
     let flags = stage2.entries[entry + S2_FLAGS]!;
-    const refused = refusedBy(stage2Permissions(flags, access.el), access.kind);
-    if (refused !== 0) {
-      stage2.refuse(entry);
-      return this.#fail(refused === WRITE, vaHigh, vaLow, out);
-    }
-    if ((flags & S2_CLEAN) !== 0 && (access.kind & 1) !== 0 && access.at !== true) {
+    if ((flags & S2_CLEAN) !== 0 && (kind & 1) !== 0 && access.at !== true) {
       stage2.markDirty(outHigh, outLow);
       flags = stage2.entries[entry + S2_FLAGS]!;
     }
@@ -202,7 +198,7 @@ export class Mmu {
     const fetch = access.kind === AccessKind.fetch;
     const memory = this.#memoryTable[fetch ? row + FETCH_ENTRIES : row]!;
     const shareability = COMBINED_SHAREABILITY[(stage1.sh << 2) | ((flags >>> S2_SH_SHIFT) & 3)]!;
-    const permissions = stage1.permissions & stage2Permissions(flags, access.el);
+    const { permissions } = stage1;
     out.pa = pa(fromHalves(high, low));
     out.ipa = ipa(fromHalves(stage1.outHigh, stage1.outLow));
     out.attr = memory & MEM_ATTR_MASK;
@@ -213,27 +209,28 @@ export class Mmu {
     out.deviceStage = (memory & MEM_S1_DEVICE) !== 0 ? 1 : (memory & MEM_S2_DEVICE) !== 0 ? 2 : 0;
     out.tagged = (memory & MEM_TAGGED) !== 0;
     out.noTagAccess = (memory & MEM_NO_TAG_ACCESS) !== 0;
-    out.mayRead = (permissions & READ) !== 0;
-    out.mayWrite = (permissions & WRITE) !== 0 && (flags & S2_CLEAN) === 0;
-    out.mayExecute = (permissions & EXEC) !== 0;
+    out.mayRead = (permissions & READ) !== 0 && (flags & S2_READ) !== 0;
+    out.mayWrite = (permissions & WRITE) !== 0 && (flags & (S2_WRITE | S2_CLEAN)) === S2_WRITE;
+    out.mayExecute = (permissions & EXEC) !== 0 && (flags & execFlag(access.el)) !== 0;
     out.global = stage1.global;
     out.pageBytes = 1 << Math.min(stage1.size, flags >>> S2_SIZE_SHIFT);
     out.fault.type = FaultType.none;
   }
 
   /** A stage 2 fault on the output of stage 1. */
-  #fail(write: boolean, vaHigh: number, vaLow: number, out: Translation): false {
+  #fail(access: Access, vaHigh: number, vaLow: number, out: Translation): false {
     const { fault } = out;
+    const { faultType, faultLevel, faultReadable } = this.#stage2;
+    const { kind } = access;
     fault.stage = 2;
     fault.s1ptw = false;
-    fault.write = write;
+    fault.write = kind === AccessKind.write || (kind === AccessKind.readWrite && faultReadable);
     fault.ipa = ipa(fromHalves(this.#stage1.outHigh, this.#stage1.outLow));
-    return setFault(fault, this.#stage2.faultType, this.#stage2.faultLevel, vaHigh, vaLow);
+    return setFault(fault, faultType, faultLevel, vaHigh, vaLow);
   }
 }
 
-/** READ, WRITE and EXEC that a stage 2 page gives to an EL. */
-function stage2Permissions(flags: number, el: 0 | 1): number {
-  const exec = (flags & (el === 0 ? S2_EXEC_EL0 : S2_EXEC_EL1)) !== 0;
-  return (flags & (READ | WRITE)) | (exec ? EXEC : 0);
-}
+const execFlag = (el: 0 | 1): number => (el === 0 ? S2_EXEC_EL0 : S2_EXEC_EL1);
+
+/** What stage 2 must permit for each kind of access; fetches have `execFlag`. */
+const REQUIRED: Readonly<Record<AccessKind, number>> = [S2_READ, S2_WRITE, 0, S2_READ | S2_WRITE];
