@@ -61,7 +61,7 @@ export class Assembler {
       const word = form.template.parse(text, pc);
       if (word === undefined) continue;
       if (form.accepts(word) && this.#all.rowOf(word) !== undefined) return word;
-      text.deny('this combination of operands has no encoding', line.length);
+      text.denyValue('this combination of operands has no encoding', line.length);
     }
     const reason = forms.length === 0 ? 'no such instruction' : text.complaint;
     throw new AssemblyError(reason, line);

@@ -20,7 +20,7 @@ const systemRegister: OperandKind = {
     const name = text.match(/\w+/y)?.[0] ?? '';
     const key = findSystemRegisterByName(name)?.key ?? keyOfGenericName(name);
     return (key & 0x8000) === 0 || key < 0
-      ? text.deny(`no system register '${name}'`, start)
+      ? text.denyValue(`no system register '${name}'`, start)
       : splitValue(key, form.args);
   },
 };
