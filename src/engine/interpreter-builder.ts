@@ -195,9 +195,9 @@ export class InterpreterBuilder implements Ops {
     return E.add(slot, E.shl(E.eq(slot, E.i32(S.XZR)), E.i32(3)));
   }
 
-  x(letter: Letter): I64 {
+  x(letter: Letter, plus: 0 | 1 = 0): I64 {
     if (this.#knownField(letter) === 31) return E.i64(0);
-    return this.#load(Op.i64Load, this.#scaled(letter, 3), S.X, 'i64') as I64;
+    return this.#load(Op.i64Load, this.#scaled(letter, 3), S.X + 8 * plus, 'i64') as I64;
   }
 
   w(letter: Letter): I32 {
@@ -214,10 +214,10 @@ export class InterpreterBuilder implements Ops {
     return this.#load(Op.i32Load, this.#spSlot(letter), 0, 'i32') as I32;
   }
 
-  setX(letter: Letter, value: I64): void {
+  setX(letter: Letter, value: I64, plus: 0 | 1 = 0): void {
     const known = this.#knownField(letter);
     if (known === 31) return;
-    this.#store(Op.i64Store, this.#scaled(letter, 3), S.X, value);
+    this.#store(Op.i64Store, this.#scaled(letter, 3), S.X + 8 * plus, value);
     // XZR swallowed the write: make it 0 again rather than branch before every write.
     if (known === undefined && this.#known.is31.get(letter) !== false) {
       this.#store(Op.i64Store, E.i32(0), S.XZR, E.i64(0));

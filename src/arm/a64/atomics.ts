@@ -59,6 +59,24 @@ function compareAndSwap(bytes: number): Semantics {
   };
 }
 
+const HALVES = [0, 1] as const;
+
+/** `bytes` of the whole pair; the registers are s, s + 1 and t, t + 1, both even. */
+function compareAndSwapPair(bytes: 8 | 16): Semantics {
+  const half = bytes / 2;
+  return (b) => {
+    const expected = HALVES.map((i) => zeroExtended(b, b.x('s', i), half));
+    const replacement = HALVES.map((i) => b.x('t', i));
+    const at = atomicAccess(b, bytes);
+    const old = HALVES.map((i) => b.let(b.ld(at, i * half, half)));
+    for (const i of HALVES) b.setX('s', old[i]!, i);
+    b.if(b.and(b.eq(old[0]!, expected[0]!), b.eq(old[1]!, expected[1]!)), () => {
+      for (const i of HALVES) b.st(at, i * half, half, replacement[i]!);
+      b.commit(at);
+    });
+  };
+}
+
 const compareRows: Row[] = [
   ...sizes.map(({ bits, suffix, register, bytes }) =>
     row(
@@ -69,6 +87,15 @@ const compareRows: Row[] = [
       lse,
     ),
   ),
+  ...(['W', 'X'] as const).map((register) =>
+    row(
+      `CASP_${register}`,
+      `0${register === 'X' ? 1 : 0}0010000a1sssssr11111nnnnnttttt`,
+      `casp <${register}:s>, <${register}+1:s>, <${register}:t>, <${register}+1:t>, [<X|SP:n>]`,
+      compareAndSwapPair(register === 'X' ? 16 : 8),
+      { ...lse, reserved: (field) => ((field('s') | field('t')) & 1) === 1 },
+    ),
+  ),
 ];
 
 const compareAliases: Alias[] = orderings.flatMap(({ suffix: order, acquire, release }) => [
@@ -77,6 +104,13 @@ const compareAliases: Alias[] = orderings.flatMap(({ suffix: order, acquire, rel
       `CAS${order}${suffix}_${register}`.toUpperCase(),
       `${bits}0010001${acquire}1sssss${release}11111nnnnnttttt`,
       `cas${order}${suffix} <${register}:s>, <${register}:t>, [<X|SP:n>]`,
+    ),
+  ),
+  ...(['W', 'X'] as const).map((register) =>
+    alias(
+      `CASP${order}_${register}`.toUpperCase(),
+      `0${register === 'X' ? 1 : 0}0010000${acquire}1sssss${release}11111nnnnnttttt`,
+      `casp${order} <${register}:s>, <${register}+1:s>, <${register}:t>, <${register}+1:t>, [<X|SP:n>]`,
     ),
   ),
 ]);

@@ -107,14 +107,14 @@ export interface Ops {
   is31(letter: Letter): boolean;
 
   // ---- registers ------------------------------------------------------------------------------
-  /** X register; 31 is XZR. */
-  x(letter: Letter): I64;
+  /** X register; 31 is XZR. `plus`: the one behind it, of a pair whose first number is even. */
+  x(letter: Letter, plus?: 0 | 1): I64;
   /** X register; 31 is SP. */
   xsp(letter: Letter): I64;
   /** Low half of an X register; 31 is WZR. */
   w(letter: Letter): I32;
   wsp(letter: Letter): I32;
-  setX(letter: Letter, value: I64): void;
+  setX(letter: Letter, value: I64, plus?: 0 | 1): void;
   setXsp(letter: Letter, value: I64): void;
   /** Writes a W register: the upper half becomes zero. */
   setW(letter: Letter, value: I32): void;
