@@ -9,6 +9,7 @@ import { writeElf } from '../arm/elf-writer.ts';
 import { GUEST_FAILURE, GUEST_SUCCESS } from '../vmm/demo-initramfs.ts';
 import { readDeviceTree } from '../vmm/dtb-reader.ts';
 import { FetchError } from '../vmm/fetch-error.ts';
+import { MachineError } from '../vmm/machine-error.ts';
 import type { MachineConsole, MachineOptions, MachineOutcome } from '../vmm/machine-options.ts';
 import { runCli } from './command.ts';
 import { ReportWatcher } from './demo.ts';
@@ -127,6 +128,13 @@ describe('granule run', () => {
     });
     await expect(run(...runArgs)).rejects.toThrow('our bug');
     expect(events.eventNames()).toEqual([]);
+  });
+
+  it('run: a guest that cannot go on, one sentence and status 1', async () => {
+    const { run, err } = cli(() => {
+      throw new MachineError('CPU 0 stopped');
+    });
+    expect([await run(...runArgs), err()]).toEqual([1, 'granule: CPU 0 stopped\n']);
   });
 
   it.each([

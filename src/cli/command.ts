@@ -5,6 +5,7 @@
 import { assertNever } from '../base/index.ts';
 import { BootError } from '../vmm/boot-error.ts';
 import { FetchError } from '../vmm/fetch-error.ts';
+import { MachineError } from '../vmm/machine-error.ts';
 import { CliError } from './cli-error.ts';
 import type { ConsoleHost } from './console.ts';
 import { parseCommandLine } from './options.ts';
@@ -54,6 +55,6 @@ async function dispatch(
 /** The status for an error that a user can cause; undefined for our own bugs. */
 function statusOf(error: unknown): number | undefined {
   if (error instanceof CliError) return 2;
-  if (error instanceof BootError || error instanceof FetchError) return 1;
-  return undefined;
+  const boundary = [BootError, FetchError, MachineError];
+  return boundary.some((kind) => error instanceof kind) ? 1 : undefined;
 }

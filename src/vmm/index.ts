@@ -10,5 +10,6 @@ export * from './devices/pl031.ts';
 export * from './devices/uart-feed.ts';
 export type { GuestMemory } from './guest-memory.ts';
 export * from './initramfs.ts';
+export * from './machine-error.ts';
 export * from './machine-options.ts';
 export * from './mmio-bus.ts';
