@@ -1,7 +1,7 @@
 /**
  * Writes flattened device trees (Devicetree Specification v0.4, chapter 5): nodes and properties
- * in, one blob out. It knows the format and nothing of boards; `board.ts` says what stands in the tree,
- * `dtb-reader.ts` reads a blob back.
+ * in, one blob out. It knows the format and nothing of boards; `board.ts` says what stands in the
+ * tree, `dtb-reader.ts` reads a blob back.
  *
  *     header (40) | memory reservations | structure block | strings block
  *
