@@ -118,7 +118,7 @@ function float(prng: Prng, { bits, fraction, bias }: FloatFormat): bigint {
   return sign | (clamped << BigInt(fraction)) | mantissa;
 }
 
-function lanes(prng: Prng, bits: number, lane: () => bigint): bigint {
+function lanes(bits: number, lane: () => bigint): bigint {
   let value = 0n;
   for (let at = 0; at < 128; at += bits) {
     value |= BigInt.asUintN(bits, lane()) << BigInt(at);
@@ -131,16 +131,14 @@ function vector(prng: Prng, kind: VectorKind): bigint {
     case 'r':
       return (prng.u64() << 64n) | prng.u64();
     case 'b':
-      return lanes(prng, 8, () =>
-        pick(prng, [0n, 1n, 0x7fn, 0x80n, 0xffn, BigInt(prng.below(256))]),
-      );
+      return lanes(8, () => pick(prng, [0n, 1n, 0x7fn, 0x80n, 0xffn, BigInt(prng.below(256))]));
     case 'h':
     case 's':
     case 'd':
-      return lanes(prng, FLOATS[kind].bits, () => float(prng, FLOATS[kind]));
+      return lanes(FLOATS[kind].bits, () => float(prng, FLOATS[kind]));
     case 'i': {
       const bits = pick(prng, [16, 32, 64]);
-      return lanes(prng, bits, () => integer(prng) >> BigInt(prng.chance(1, 2) ? 64 - bits : 0));
+      return lanes(bits, () => integer(prng) >> BigInt(prng.chance(1, 2) ? 64 - bits : 0));
     }
     case 'z':
       return 0n;

@@ -63,7 +63,9 @@ export function systemInstances(
   if (chosen.some(({ row }) => row.name === 'MSR_reg')) {
     PROGRAMS.forEach((lines, i) => {
       const words = lines.map((line) => assemble(line));
-      plans.push({ row: 'MSR_reg', instance: { words, seed: i + 1, inputs: new Map() } });
+      // FPCR without what FEAT_FP16, FEAT_AFP and trapped exceptions add to it.
+      const inputs = lines[0]!.startsWith('msr fpcr') ? [['x1', '7c00000'] as const] : [];
+      plans.push({ row: 'MSR_reg', instance: { words, seed: i + 1, inputs: new Map(inputs) } });
     });
   }
   return plans;
