@@ -175,7 +175,7 @@ describe('PROT_MTE on each kind of mapping (D32 to D56)', () => {
     ['/dev/mem', { flags: MapFlag.shared, file: DEVICE }],
   ])('mmap with PROT_MTE: %s, EINVAL', (_name, request) => {
     const prot = RW | Prot.mte;
-    const result = space.mmap({ length: PAGE_SIZE, flags: PRIVATE, ...request, prot });
+    const result = space.mmap({ length: PAGE_SIZE, ...request, prot });
     expect(result).toBe(-Errno.EINVAL);
   });
 });
