@@ -119,7 +119,6 @@ const isSet = (word: bigint, at: number): boolean => bit(word, at) === 1;
 
 /** The attribute bits of a leaf: everything but the output address and the type. */
 export const LEAF_ATTRIBUTES = (0x3fffn << 50n) | 0xffcn;
-const OUTPUT_ADDRESS = 0xffff_ffff_f000n;
 
 /** The attribute bits of a stage 1 leaf; what is left out is 0. */
 export const encodeStage1 = (a: Partial<Stage1Attributes>): bigint =>
@@ -251,6 +250,3 @@ export function decodeDescriptor(
     attributes: leafAttributes(word),
   };
 }
-
-/** PA bits of any 4 KiB-granule descriptor; for code that only needs the address. */
-export const outputAddress = (word: bigint): Pa => pa(Number(word & OUTPUT_ADDRESS));

@@ -55,6 +55,8 @@ export class Half {
   readonly sign: 0 | -1;
 
   readonly #features: MmuFeatures;
+  #tcr = -1n;
+  #ttbr = -1n;
 
   constructor(features: MmuFeatures, upper: boolean) {
     this.#features = features;
@@ -63,6 +65,10 @@ export class Half {
 
   /** Arm: AArch64.S1TTWParamsEL10(), S1StartLevel(), S1TTBaseAddress(). */
   configure(tcr: bigint, ttbr: bigint): void {
+    // Most changes of a control concern the other half, or neither.
+    if (tcr === this.#tcr && ttbr === this.#ttbr) return;
+    this.#tcr = tcr;
+    this.#ttbr = ttbr;
     const n = this.sign === 0 ? 0 : 1;
     const { paBits, hpds, e0pd, tbid, ttst } = this.#features;
     const granuleBits =

@@ -1,8 +1,9 @@
 /**
  * The one walker of real descriptors: VA to PA for the EL1&0 regime, stage 1 times stage 2, with
  * every fault as a record. It fills TLBs (a caller asks once a page) and answers AT; it holds no
- * TLB of its own beyond the stage 2 pages and stage 1 tables it met last, knows no ASID or VMID,
- * and checks no alignment, tag or breakpoint. Called by the CPU core, `kvm/` and the debugger.
+ * TLB of its own beyond the stage 2 pages it met last, so stage 1 maintenance does not concern it;
+ * it knows no ASID or VMID, and checks no alignment, tag or breakpoint. Called by the CPU core,
+ * `kvm/` and the debugger.
  *
  * Hot: some three million walks a kernel boot. Addresses are two int32 halves, nothing is
  * allocated, registers are taken apart when they change.
@@ -69,7 +70,6 @@ export type { Stage2Registers } from './mmu-stage2.ts';
 export {
   type Access,
   AccessKind,
-  alignmentFault,
   type FaultRecord,
   FaultType,
   newTranslation,
@@ -77,17 +77,19 @@ export {
   type Translation,
 } from './translation.ts';
 
+/** The bits the memory table depends on: SCTLR_EL1.C and I; HCR_EL2.CD, ID, FWB and DCT. */
+const SCTLR_MEMORY = (1n << 2n) | (1n << 12n);
+const HCR_MEMORY = (1n << 32n) | (1n << 33n) | (1n << 46n) | (1n << 57n);
+
 export class Mmu {
   readonly #features: MmuFeatures;
   readonly #stage1: Stage1;
   readonly #stage2: Stage2;
   readonly #memoryTable = newMemoryTable();
+  /** What `#memoryTable` was filled for: MAIR_EL1, and the bits that matter of the others. */
+  #mair = -1n;
   #sctlr = 0n;
-  #mair = 0n;
   #hcr = 0n;
-  /** The controls and MAIR_EL1 that `#memoryTable` was filled for. */
-  #tableKey = -1;
-  #tableMair = 0n;
 
   constructor(memory: PhysicalMemory, features: Partial<MmuFeatures> = {}) {
     this.#features = { ...DEFAULT_MMU_FEATURES, ...features };
@@ -99,18 +101,16 @@ export class Mmu {
 
   /** Takes the stage 1 controls of the EL1&0 regime; call when one of them changes. */
   setStage1(regs: Stage1Registers): void {
-    this.#sctlr = regs.sctlr;
-    this.#mair = regs.mair;
     this.#stage1.configure(regs);
-    this.#updateMemoryTable();
+    this.#updateMemoryTable(regs.sctlr & SCTLR_MEMORY, regs.mair, this.#hcr);
   }
 
   /** Takes the stage 2 controls; `undefined` = stage 2 off, and HCR_EL2 as 0. */
   setStage2(regs: Stage2Registers | undefined): void {
-    this.#hcr = regs?.hcr ?? 0n;
-    this.#stage1.configureHcr(this.#hcr);
+    const hcr = regs?.hcr ?? 0n;
+    this.#stage1.configureHcr(hcr);
     this.#stage2.configure(regs);
-    this.#updateMemoryTable();
+    this.#updateMemoryTable(this.#sctlr, this.#mair, hcr & HCR_MEMORY);
   }
 
   /** Forgets what is cached of stage 2, as a TLBI by IPA or by VMID does. */
@@ -118,11 +118,12 @@ export class Mmu {
     this.#stage2.invalidate();
   }
 
-  #updateMemoryTable(): void {
-    const sctlr = this.#sctlr;
-    const mair = this.#mair;
-    const hcr = this.#hcr;
-    const controls = {
+  #updateMemoryTable(sctlr: bigint, mair: bigint, hcr: bigint): void {
+    if (sctlr === this.#sctlr && mair === this.#mair && hcr === this.#hcr) return;
+    this.#sctlr = sctlr;
+    this.#mair = mair;
+    this.#hcr = hcr;
+    fillMemoryTable(this.#memoryTable, mair, {
       c: bit(sctlr, 2) === 1,
       i: bit(sctlr, 12) === 1,
       fwb: this.#features.fwb && bit(hcr, 46) === 1,
@@ -130,12 +131,7 @@ export class Mmu {
       cd: bit(hcr, 32) === 1,
       id: bit(hcr, 33) === 1,
       mtePerm: this.#features.mtePerm,
-    };
-    const key = Object.values(controls).reduce((sum, on) => sum * 2 + (on ? 1 : 0), 0);
-    if (key === this.#tableKey && mair === this.#tableMair) return;
-    this.#tableKey = key;
-    this.#tableMair = mair;
-    fillMemoryTable(this.#memoryTable, mair, controls);
+    });
   }
 
   /**

@@ -63,6 +63,8 @@ export interface MapRequest extends InputRange {
 }
 
 const TABLE_ENTRIES = 512;
+/** Bytes that an entry maps, by level. */
+const SIZE: readonly number[] = [0, 1, 2, 3].map((level) => leafBytes(level));
 
 /** Whether the entry at `level` whose first input address is `at` needs no table below it. */
 type Fits = (level: number, at: number) => boolean;
@@ -97,7 +99,7 @@ export class PageTable {
     this.root = options.root;
     this.startLevel = options.startLevel;
     this.inputBits = options.inputBits;
-    this.#rootEntries = Math.ceil(2 ** options.inputBits / leafBytes(options.startLevel));
+    this.#rootEntries = Math.ceil(2 ** options.inputBits / SIZE[options.startLevel]!);
     assert(this.#rootEntries <= 16 * TABLE_ENTRIES, 'at most 16 concatenated root tables');
     this.#memory.fill(this.root, 0, this.rootBytes);
   }
@@ -123,7 +125,7 @@ export class PageTable {
     const end = request.input + request.sizeBytes;
     const max = request.maxLeafBytes ?? GIB;
     const fits: Fits = (level, at) => {
-      const size = leafBytes(level);
+      const size = SIZE[level]!;
       if (level === 3) return true;
       if (!isBlockLevel(level) || size > max) return false;
       if (at < request.input || at + size > end) return false;
@@ -173,7 +175,7 @@ export class PageTable {
       const descriptor = this.#memory.read64(this.#slot(table, level, input));
       if (!isTable(descriptor, level)) {
         if (!isValid(descriptor)) return undefined;
-        const sizeBytes = leafBytes(level);
+        const sizeBytes = SIZE[level]!;
         const address = leafAddress(descriptor, level);
         const offset = input % sizeBytes;
         return { input: input - offset, sizeBytes, level, descriptor, pa: pa(address + offset) };
@@ -202,7 +204,7 @@ export class PageTable {
 
   /** PA of the entry for `input` in a table at `level`. */
   #slot(table: Pa, level: number, input: number): Pa {
-    const index = Math.floor(input / leafBytes(level));
+    const index = Math.floor(input / SIZE[level]!);
     return pa(table + (level === this.startLevel ? index : index % TABLE_ENTRIES) * 8);
   }
 
@@ -218,7 +220,7 @@ export class PageTable {
     fits: Fits,
     fillsHoles: boolean,
   ): number {
-    const size = leafBytes(level);
+    const size = SIZE[level]!;
     const end = range.input + range.sizeBytes;
     let count = 0;
     for (let at = alignDown(range.input, size); at < end; at += size) {
@@ -238,7 +240,7 @@ export class PageTable {
   #reserveSplits(range: InputRange): boolean {
     const end = range.input + range.sizeBytes;
     const covered: Fits = (level, at) =>
-      level === 3 || (at >= range.input && at + leafBytes(level) <= end);
+      level === 3 || (at >= range.input && at + SIZE[level]! <= end);
     return this.#reserve(this.#tablesNeeded(this.root, this.startLevel, range, covered, false));
   }
 
@@ -272,7 +274,7 @@ export class PageTable {
     request: MapRequest,
     fits: Fits,
   ): void {
-    const size = leafBytes(level);
+    const size = SIZE[level]!;
     for (let at = alignDown(start, size); at < end; at += size) {
       const slot = this.#slot(table, level, at);
       if (fits(level, at)) {
@@ -301,7 +303,7 @@ export class PageTable {
     const attributes = leafAttributes(block);
     const output = leafAddress(block, level - 1);
     for (let i = 0; i < TABLE_ENTRIES; i++) {
-      const part = makeLeaf(pa(output + i * leafBytes(level)), attributes, level);
+      const part = makeLeaf(pa(output + i * SIZE[level]!), attributes, level);
       this.#memory.write64(pa(table + i * 8), part);
     }
   }
@@ -325,7 +327,7 @@ export class PageTable {
   }
 
   #unmap(table: Pa, level: number, start: number, end: number): void {
-    const size = leafBytes(level);
+    const size = SIZE[level]!;
     for (let at = alignDown(start, size); at < end; at += size) {
       const slot = this.#slot(table, level, at);
       if (at >= start && at + size <= end) {
@@ -352,7 +354,7 @@ export class PageTable {
     end: number,
     change: (word: bigint) => bigint,
   ): void {
-    const size = leafBytes(level);
+    const size = SIZE[level]!;
     for (let at = alignDown(start, size); at < end; at += size) {
       const slot = this.#slot(table, level, at);
       const word = this.#memory.read64(slot);
@@ -368,7 +370,7 @@ export class PageTable {
   }
 
   #visit(table: Pa, level: number, start: number, end: number, visit: (leaf: Leaf) => void): void {
-    const size = leafBytes(level);
+    const size = SIZE[level]!;
     for (let at = alignDown(start, size); at < end; at += size) {
       const word = this.#memory.read64(this.#slot(table, level, at));
       if (!isValid(word)) continue;

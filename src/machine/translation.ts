@@ -155,21 +155,3 @@ export function parFromTranslation(out: Translation): bigint {
   const page = BigInt(out.pa - (out.pa % 4096));
   return (BigInt(out.attr) << 56n) | page | PAR_RES1 | (BigInt(out.shareability) << 7n);
 }
-
-/**
- * Turns a successful translation into the Alignment fault that an unaligned access to Device memory
- * takes (also DC ZVA). Arm: AArch64.S1HasAlignmentFault(), AArch64.S2HasAlignmentFault().
- */
-export function alignmentFault(
-  vaHigh: number,
-  vaLow: number,
-  access: Access,
-  out: Translation,
-): void {
-  const { fault } = out;
-  fault.stage = out.deviceStage === 2 ? 2 : 1;
-  fault.s1ptw = false;
-  fault.write = access.kind === AccessKind.write;
-  fault.ipa = out.ipa;
-  setFault(fault, FaultType.alignment, 0, vaHigh, vaLow);
-}
