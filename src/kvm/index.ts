@@ -1,0 +1,14 @@
+/**
+ * KVM's public face, what a process reaches through /dev/kvm: the descriptors with their calls, the
+ * numbers and structures of the user interface, and the policies a VM may be made with.
+ */
+export { InstructionClock, type MachineClock, WallClock } from './clock.ts';
+export { COUNTER_FREQUENCY_HZ } from './counter.ts';
+export { Kvm, type KvmOptions } from './kvm.ts';
+export type { KvmVm, KvmVmOptions, VmObserver } from './kvm-vm.ts';
+export type { KvmArmCopyMteTags } from './mte.ts';
+export { type KvmPolicy, linux61, linux612 } from './policy.ts';
+export * from './uapi.ts';
+export type { Vcpu, VcpuExit, VcpuStatistics } from './vcpu.ts';
+export type { VgicDevice } from './vgic/device.ts';
+export type { KvmClearDirtyLog, KvmUserspaceMemoryRegion } from './vm.ts';
