@@ -8,7 +8,11 @@ import { runCli } from './command.ts';
 import type { Services } from './services.ts';
 
 const services: Services = {
-  machine: async () => (await import('../vmm/machine.ts')).runMachine,
+  machine: async () => {
+    const { runMachine } = await import('../vmm/machine.ts');
+    (await import('./prebuilt.ts')).usePrebuilt();
+    return runMachine;
+  },
   fetchDebian: async (options) => (await import('../vmm/debian.ts')).fetchDebian(options),
   mteTest: async () => (await import('../vmm/guests/mte-linux.ts')).buildMteLinux(),
   embeddedGuest: async () => (await import('../vmm/guests/embedded.ts')).buildEmbeddedGuest().bytes,

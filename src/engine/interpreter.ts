@@ -176,6 +176,14 @@ export function encodeInterpreter(source: Decoder): Uint8Array<ArrayBuffer> {
 
 let sharedModule: WebAssembly.Module | undefined;
 
+/**
+ * Takes a module that `encodeInterpreter` made earlier from these very rows (the build keeps one, as
+ * making it takes longer than starting a guest). Has no effect once a machine exists.
+ */
+export function usePrebuiltInterpreter(bytes: Uint8Array<ArrayBuffer>): void {
+  sharedModule ??= new WebAssembly.Module(bytes);
+}
+
 /** Instantiates the interpreter over a memory. `enter()` runs until it must leave; see state.ts. */
 export function instantiateInterpreter(
   memory: WebAssembly.Memory,

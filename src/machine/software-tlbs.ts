@@ -129,13 +129,13 @@ export class SoftwareTlbs {
     // EL0's entries are hardly ever global; EL1's mostly are.
     t.fill(-1, first, first + TLB_BYTES / 4);
     for (let at = first + TLB_BYTES / 4; at < first + DATA_WORDS; at += TLB_ENTRY_BYTES / 4) {
-      if (t[at + TLB_GLOBAL / 4] === 0) t.fill(-1, at, at + 4);
+      if (t[at + TLB_GLOBAL / 4] === 0) dropEntry(t, at);
     }
     const fetch = first + FETCH_TLB_OFFSET / 4;
     t.fill(-1, fetch, fetch + FETCH_TLB_BYTES / 4);
     for (let i = 0; i < FETCH_TLB_ENTRIES; i++) {
       const at = fetch + FETCH_TLB_BYTES / 4 + i * 4;
-      if ((t[at + FETCH_GLOBAL / 4]! & 1) === 0) t.fill(-1, at, at + 2);
+      if ((t[at + FETCH_GLOBAL / 4]! & 1) === 0) dropFetch(t, at);
     }
   }
 
@@ -149,13 +149,12 @@ export class SoftwareTlbs {
     }
     const index = (vaLow >>> 12) & (TLB_ENTRIES - 1);
     for (let mode = 0; mode < TLB_MODE_COUNT; mode++) {
-      const at = first + (mode * TLB_BYTES + (index << TLB_ENTRY_SHIFT)) / 4;
-      t.fill(-1, at, at + 4);
+      dropEntry(t, first + (mode * TLB_BYTES + (index << TLB_ENTRY_SHIFT)) / 4);
     }
     const fetchIndex = (vaLow >>> 12) & (FETCH_TLB_ENTRIES - 1);
     for (let el = 0; el < 2; el++) {
       const fetch = FETCH_TLB_OFFSET + el * FETCH_TLB_BYTES + (fetchIndex << FETCH_TLB_ENTRY_SHIFT);
-      t.fill(-1, first + fetch / 4, first + fetch / 4 + 2);
+      dropFetch(t, first + fetch / 4);
     }
   }
 
@@ -168,13 +167,13 @@ export class SoftwareTlbs {
       const delta = t[at + TLB_PAGE / 4]! - t[at + TLB_DELTA / 4]!;
       const high = t[at + 1] === -1 && t[at] === -1 ? t[at + 3]! : t[at + 1]!;
       if (covers(high, delta | 0, t[at + TLB_FLAGS / 4]! >> 8, vaHigh, vaLow)) {
-        t.fill(-1, at, at + 4);
+        dropEntry(t, at);
       }
     }
     const fetch = first + FETCH_TLB_OFFSET / 4;
     for (let at = fetch; at < fetch + FETCH_TLB_BYTES / 2; at += 4) {
       const class_ = t[at + FETCH_GLOBAL / 4]! >> 8;
-      if (covers(t[at + 1]!, t[at]!, class_, vaHigh, vaLow)) t.fill(-1, at, at + 2);
+      if (covers(t[at + 1]!, t[at]!, class_, vaHigh, vaLow)) dropFetch(t, at);
     }
   }
 
@@ -185,7 +184,9 @@ export class SoftwareTlbs {
     for (const context of this.#contexts) {
       const first = context.tlbBase / 4;
       for (let at = first; at < first + DATA_WORDS; at += TLB_ENTRY_BYTES / 4) {
-        if (t[at + TLB_PAGE / 4] === page) t.fill(-1, at + 2, at + 4);
+        if (t[at + TLB_PAGE / 4] !== page) continue;
+        t[at + TLB_WRITE_TAG / 4] = -1;
+        t[at + TLB_WRITE_TAG / 4 + 1] = -1;
       }
     }
   }
@@ -202,6 +203,19 @@ export class SoftwareTlbs {
   flushAll(): void {
     for (const context of this.#contexts) this.flush(context);
   }
+}
+
+/** Makes a data entry match nothing. (A `fill` of four words costs ten times as much.) */
+function dropEntry(t: Int32Array, at: number): void {
+  t[at] = -1;
+  t[at + 1] = -1;
+  t[at + 2] = -1;
+  t[at + 3] = -1;
+}
+
+function dropFetch(t: Int32Array, at: number): void {
+  t[at] = -1;
+  t[at + 1] = -1;
 }
 
 /** 0 for a page, 1 up to 2 MiB, 2 up to 1 GiB, 3 beyond. */

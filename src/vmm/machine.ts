@@ -52,6 +52,7 @@ import { Pl011 } from './devices/pl011.ts';
 import { Pl031 } from './devices/pl031.ts';
 import { FEED_HIGH_WATER_BYTES, UartFeed } from './devices/uart-feed.ts';
 import type { GuestMemory } from './guest-memory.ts';
+import { MachineError } from './machine-error.ts';
 import type {
   MachineConsole,
   MachineOptions,
@@ -68,11 +69,6 @@ const SLICE_INSTRUCTIONS = 2_000_000;
 /** 2026-01-01, where deterministic machines' clocks begin. */
 const EPOCH_SECONDS = 1_767_225_600;
 const SPI_BASE = 32;
-
-/** A guest or a VMM that cannot go on; one sentence. */
-export class MachineError extends Error {
-  override readonly name = 'MachineError';
-}
 
 export interface MachineSetup {
   readonly plan: BootPlan;

@@ -9,6 +9,7 @@ import * as loadsStores from './loads-stores.ts';
 import * as mte from './mte.ts';
 import type { OperandKind } from './operands.ts';
 import type { Alias, Row } from './row.ts';
+import * as simd from './simd.ts';
 import * as system from './system.ts';
 
 export const rows: readonly Row[] = [
@@ -18,6 +19,7 @@ export const rows: readonly Row[] = [
   ...loadsStores.rows,
   ...dataProcessingRegister.rows,
   ...mte.rows,
+  ...simd.rows,
 ];
 
 export const aliases: readonly Alias[] = [
@@ -26,9 +28,11 @@ export const aliases: readonly Alias[] = [
   ...loadsStores.aliases,
   ...dataProcessingRegister.aliases,
   ...mte.aliases,
+  ...simd.aliases,
 ];
 
 /** Operand kinds that belong to one chapter; the shared ones are in `kinds.ts`. */
 export const operands: Readonly<Record<string, OperandKind>> = {
   ...loadsStores.operands,
+  ...simd.operands,
 };

@@ -74,10 +74,28 @@ export const Op = {
 } as const;
 
 export class Code {
-  readonly bytes: number[] = [];
+  #buffer = new Uint8Array(256);
+  #length = 0;
+
+  /** What has been appended so far; valid until the next append. */
+  get bytes(): Uint8Array<ArrayBuffer> {
+    return this.#buffer.subarray(0, this.#length);
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  #reserve(count: number): void {
+    if (this.#length + count <= this.#buffer.length) return;
+    const grown = new Uint8Array(Math.max(this.#buffer.length * 2, this.#length + count));
+    grown.set(this.bytes);
+    this.#buffer = grown;
+  }
 
   op(opcode: number): this {
-    this.bytes.push(opcode);
+    if (this.#length === this.#buffer.length) this.#reserve(1);
+    this.#buffer[this.#length++] = opcode;
     return this;
   }
 
@@ -85,10 +103,10 @@ export class Code {
   u32(value: number): this {
     let rest = value >>> 0;
     while (rest >= 0x80) {
-      this.bytes.push((rest & 0x7f) | 0x80);
+      this.op((rest & 0x7f) | 0x80);
       rest >>>= 7;
     }
-    this.bytes.push(rest);
+    this.op(rest);
     return this;
   }
 
@@ -99,10 +117,9 @@ export class Code {
       const low = rest & 0x7f;
       rest >>= 7;
       if ((rest === 0 && (low & 0x40) === 0) || (rest === -1 && (low & 0x40) !== 0)) {
-        this.bytes.push(low);
-        return this;
+        return this.op(low);
       }
-      this.bytes.push(low | 0x80);
+      this.op(low | 0x80);
     }
   }
 
@@ -114,10 +131,9 @@ export class Code {
       const low = Number(rest & 0x7fn);
       rest >>= 7n;
       if ((rest === 0n && (low & 0x40) === 0) || (rest === -1n && (low & 0x40) !== 0)) {
-        this.bytes.push(low);
-        return this;
+        return this.op(low);
       }
-      this.bytes.push(low | 0x80);
+      this.op(low | 0x80);
     }
   }
 
@@ -152,7 +168,9 @@ export class Code {
   }
 
   append(other: Code): this {
-    for (const byte of other.bytes) this.bytes.push(byte);
+    this.#reserve(other.length);
+    this.#buffer.set(other.bytes, this.#length);
+    this.#length += other.length;
     return this;
   }
 }

@@ -27,7 +27,7 @@ export interface ModulePlan {
 }
 
 function section(out: Code, id: number, body: Code): void {
-  out.op(id).u32(body.bytes.length).append(body);
+  out.op(id).u32(body.length).append(body);
 }
 
 function name(out: Code, text: string): void {
@@ -109,8 +109,8 @@ export function encodeModule(plan: ModulePlan): Uint8Array<ArrayBuffer> {
     body.u32(runs.length);
     for (const run of runs) body.u32(run.count).op(ValueType[run.type]);
     body.append(code).op(0x0b);
-    codeSection.u32(body.bytes.length).append(body);
+    codeSection.u32(body.length).append(body);
   }
   section(out, 10, codeSection);
-  return Uint8Array.from(out.bytes);
+  return out.bytes.slice();
 }
