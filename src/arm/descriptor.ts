@@ -1,8 +1,8 @@
 /**
  * VMSAv8-64 translation table descriptors as data: fields to 64-bit words and back, for both stages
  * and the three translation granules, and the geometry of tables (levels, block sizes, start
- * levels). Pure and cold: the walker (`machine/mmu.ts`) reads raw halves, the table builder
- * (`machine/tables.ts`), the hypervisor and the debugger read these. 48-bit addresses; no FEAT_LPA2.
+ * levels). Pure and cold: the walker (`machine/mmu.ts`) reads raw halves; the table builder
+ * (`machine/tables.ts`), the hypervisor and the debugger read these. 48-bit addresses only.
  */
 import { assert, bit, bits, type Pa, pa } from '../base/index.ts';
 
@@ -35,7 +35,7 @@ export function contiguousRun(level: number, granuleBits: GranuleBits = 12): num
 export const stage1StartLevel = (inputBits: number, granuleBits: GranuleBits = 12): number =>
   3 - Math.floor((inputBits - 1 - granuleBits) / strideBits(granuleBits));
 
-/** Start level of stage 2 for VTCR_EL2.SL0, or undefined if reserved. Arm: AArch64.S2StartLevel(). */
+/** Start level of stage 2 by VTCR_EL2.SL0; undefined: reserved. Arm: AArch64.S2StartLevel(). */
 export function stage2StartLevel(sl0: number, granuleBits: GranuleBits = 12): number | undefined {
   if (granuleBits === 12) return [2, 1, 0, 3][sl0];
   return sl0 === 3 ? undefined : 3 - sl0;
@@ -176,7 +176,7 @@ export const decodeStage2Leaf = (word: bigint): Stage2LeafAttributes => ({
   software: Number(bits(word, 58, 55)),
 });
 
-/** Whether hardware reads an entry at all: bit 0. All other bits of an invalid one are software's. */
+/** Whether hardware reads an entry at all: bit 0. The rest of an invalid one is software's. */
 export const isValid = (word: bigint): boolean => (word & 1n) === 1n;
 
 /** Whether an entry at `level` points to a table. */

@@ -1,7 +1,7 @@
 /**
- * Memory attributes: what a MAIR_EL1 byte and a stage-2 MemAttr field mean, and what two stages make
- * of each other. Pure functions and one table; the walker (`machine/mmu.ts`) reads the table, the
- * debugger and tests read the functions. Nothing here knows descriptors or permissions.
+ * Memory attributes: what a MAIR_EL1 byte and a stage-2 MemAttr field mean, and what two stages
+ * make of each other. Pure functions and one table; the walker (`machine/mmu.ts`) reads the table,
+ * the debugger and tests read the functions. Nothing here knows descriptors or permissions.
  *
  * A stage's memory is held as a MAIR-style byte: Device 0x00, 0x04, 0x08, 0x0c, or Normal with the
  * outer cacheability in the high nibble and the inner in the low one (0x44 is Non-cacheable). What
@@ -64,7 +64,7 @@ export interface MemoryAttributes {
   readonly tagged: boolean;
   /** Tagged, but stage 2 forbids access to the tags (FEAT_MTE_PERM). */
   readonly noTagAccess: boolean;
-  /** FEAT_XS: whether a TLBI with the nXS qualifier may skip accesses to this memory (false = XS 0). */
+  /** XS (FEAT_XS): a TLBI with the nXS qualifier need not wait for accesses to this memory. */
   readonly xs: boolean;
 }
 
@@ -95,7 +95,7 @@ const isWriteThroughNibble = (nibble: number): boolean => (nibble & 4) === 0;
 export const isWriteBack = (base: number): boolean =>
   !isDevice(base) && isWriteBackNibble(base >> 4) && isWriteBackNibble(base & 15);
 
-/** Device and inner-and-outer Non-cacheable memory is outer shareable. Arm: EffectiveShareability(). */
+/** Device and wholly Non-cacheable memory is outer shareable. Arm: EffectiveShareability(). */
 export const effectiveShareability = (base: number, sh: Shareability): Shareability =>
   isDevice(base) || base === NORMAL_NC ? Shareability.outer : sh;
 
@@ -152,7 +152,7 @@ export function isReservedStage2(memAttr: number, options: Stage2Options): boole
   return memAttr === 4 || (memAttr >= 8 && memAttr < 14);
 }
 
-/** Nibbles for MemAttr[3:2] and [1:0] of a Normal type; the reserved 0b00 reads as Non-cacheable. */
+/** Nibbles for MemAttr[3:2] and [1:0] of a Normal type; reserved 0b00 reads as Non-cacheable. */
 const STAGE2_NIBBLE = [4, 4, 0xb, 0xf] as const;
 
 /**

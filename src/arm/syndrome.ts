@@ -62,7 +62,7 @@ const UNLEVELLED: readonly { type: FaultType; code: number }[] = [
   { type: FaultType.exclusive, code: 0b110101 },
 ];
 
-/** DFSC or IFSC of a fault; `level` (-1 … 3) counts only where the code has one. Arm: EncodeLDFSC(). */
+/** DFSC or IFSC of a fault; `level` (-1 … 3) counts where a code has one. Arm: EncodeLDFSC(). */
 export function encodeFsc(type: FaultType, level = 0): number {
   for (const row of LEVELLED) {
     if (row.type === type) return level < 0 ? row.minusOne : row.base + level;
@@ -403,7 +403,8 @@ const describeSysreg = (t: SysregTrap): string =>
 function describeAccess(access: LoadStoreSyndrome): string {
   const size = 8 << access.sas;
   const signed = access.sse ? 'signed ' : '';
-  return `${signed}${size}-bit, ${access.sf ? 'x' : 'w'}${access.srt}${access.ar ? ', ordered' : ''}`;
+  const register = `${access.sf ? 'x' : 'w'}${access.srt}`;
+  return `${signed}${size}-bit, ${register}${access.ar ? ', ordered' : ''}`;
 }
 
 /** ESR_ELx in words, for traces and messages. */

@@ -43,7 +43,7 @@ describe('chooseNonExcludedTag', () => {
     [0, 1, 0x7ffe, 15],
   ];
   for (const [tag, offset, exclude, chosen] of cases) {
-    it(`chooseNonExcludedTag: ${tag} + ${offset} without 0x${exclude.toString(16)}, ${chosen}`, () => {
+    it(`chooseNonExcludedTag: ${tag} + ${offset} but 0x${exclude.toString(16)}, ${chosen}`, () => {
       expect(chooseNonExcludedTag(tag, offset, exclude)).toBe(chosen);
     });
   }

@@ -39,7 +39,7 @@ export const GCR_RRND = 1 << 16;
 /** What RGSR_EL1 holds: TAG 3:0 and SEED 23:8. */
 export const RGSR_MASK = 0xffff0f;
 
-/** SEED after the four random bits that make one tag. Arm: AArch64.NextRandomTagBit(), four times. */
+/** SEED after the four random bits of one tag. Arm: AArch64.NextRandomTagBit(), four times. */
 export function advanceSeed(seed: number): number {
   let s = seed & 0xffff;
   for (let i = 0; i < 4; i++) {
@@ -51,7 +51,7 @@ export function advanceSeed(seed: number): number {
 
 /**
  * RGSR_EL1 after one IRG with `exclude` (GCR_EL1.Exclude or the register operand); bits 3:0 of it
- * are the tag that IRG inserts. A seed of 0 stays 0: the tag then moves only if it is excluded. With
+ * are the tag that IRG inserts. A seed of 0 stays 0: the tag then moves only if excluded. With
  * GCR_EL1.RRND = 1, which leaves the algorithm open, the same sequence is used.
  * Arm: AArch64.RandomTag(), IRG.
  */

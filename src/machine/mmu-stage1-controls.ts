@@ -101,7 +101,7 @@ export class Half {
     this.flatFetchHighMask = topBits(paBits, fetchTbi).high;
   }
 
-  /** Whether a descriptor at `level` (below 3) may be a block. Arm: AArch64.BlockDescSupported(). */
+  /** Whether a descriptor at `level` may be a block. Arm: AArch64.BlockDescSupported(). */
   isBlockLevel(level: number): boolean {
     return level >= this.blockLevel && level < 3;
   }

@@ -12,8 +12,8 @@
  *   +4 index in memory.i32 of the page's first word, -1 where no RAM is   +5 S2_* flags   +6, +7 0
  *
  * Invariant: an entry stands for a leaf that was valid, in range and accessed when it was read, as
- * the architecture allows a TLB to hold; whoever takes rights from a leaf, moves or removes it calls
- * `invalidate`. Rights gained are found without it.
+ * the architecture allows a TLB to hold; whoever takes rights from a leaf, moves or removes it
+ * calls `invalidate`. Rights gained are found without it.
  */
 import { FaultType } from '../arm/syndrome.ts';
 import { bit, bits } from '../base/index.ts';

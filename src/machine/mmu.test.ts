@@ -1,4 +1,4 @@
-/** The walker's rules one by one, on tables made by the builder. Random settings: mmu-model.test.ts. */
+/** The walker's rules one by one, on tables the builder made. At random: mmu-model.test.ts. */
 import { beforeEach, describe, expect, it } from 'vitest';
 import { encodeStage1, encodeStage2, makeTable } from '../arm/descriptor.ts';
 import { Attr, Shareability, Stage2MemAttr } from '../arm/memattr.ts';
@@ -135,7 +135,7 @@ function expectFault(va: bigint, access: Access, expected: string): void {
 }
 
 describe('stage 1 off', () => {
-  it('translate: SCTLR.M = 0, flat, data Device-nGnRnE and fetches Write-Through or Non-cacheable', () => {
+  it('translate: SCTLR.M = 0, flat, data Device-nGnRnE, fetches Write-Through or NC', () => {
     expect(translate(0x1234_5678n, write)).toBe(true);
     expect([out.pa, out.attr, out.shareability]).toEqual([0x1234_5678, 0, Shareability.outer]);
     expect([out.isDevice, out.deviceStage, out.mayWrite, out.mayExecute]).toEqual([
@@ -318,7 +318,8 @@ describe('stage 1', () => {
         if (allowed) granted += letter;
         else expect(fault()).toBe(`1 f${letter === 'w' ? ' write' : ''}`);
         if (!allowed) continue;
-        const may = `${out.mayRead ? 'r' : ''}${out.mayWrite ? 'w' : ''}${out.mayExecute ? 'x' : ''}`;
+        const { mayRead, mayWrite, mayExecute } = out;
+        const may = `${mayRead ? 'r' : ''}${mayWrite ? 'w' : ''}${mayExecute ? 'x' : ''}`;
         expect(may).toBe(expected);
       }
       expect(granted).toBe(expected);
@@ -426,7 +427,7 @@ describe('two stages', () => {
     expectFault(VA, read, '2 e s1ptw write');
   });
 
-  it('translate: tables of stage 1 in Device memory, a permission fault with HCR_EL2.PTW alone', () => {
+  it('translate: tables of stage 1 in Device memory, permission fault with HCR_EL2.PTW', () => {
     map1(VA, GUEST, S1);
     const device = encodeStage2({ memAttr: Stage2MemAttr.deviceNGnRE, read: true, accessed: true });
     guest();

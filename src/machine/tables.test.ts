@@ -303,7 +303,7 @@ const operation = fc.record({
 });
 
 describe('PageTable', () => {
-  it('PageTable: map, unmap and protect in any order, as the model; a refusal changes nothing', () => {
+  it('PageTable: map, unmap, protect in any order, as the model; a refusal changes nothing', () => {
     fc.assert(
       fc.property(fc.array(operation, { maxLength: 12 }), (operations) => {
         const { table, pool } = newTable();
