@@ -196,7 +196,7 @@ export class AddressSpace {
     if ((area.flags & needed) === 0) return refuse(Errno.EFAULT);
     let mapping = this.table.lookup(address);
     if (mapping === undefined || (access.write && !mapping.writable)) {
-      const refusal = handleFault(this, area, address, access.write);
+      const refusal = handleFault(this, { area, address, write: access.write, mapping });
       if (refusal !== 0) return refusal;
       mapping = this.table.lookup(address);
       assert(mapping !== undefined, 'a fault that was handled left a mapping');
@@ -213,7 +213,8 @@ export class AddressSpace {
     const pages: UserMapping[] = [];
     for (const area of this.areas.within(start, end)) {
       if (area.backing.kind === 'device') continue;
-      pages.push(...this.table.mappings(Math.max(area.start, start), Math.min(area.end, end)));
+      const from = Math.max(area.start, start);
+      for (const page of this.table.mappings(from, Math.min(area.end, end))) pages.push(page);
     }
     this.#willInvalidate(start, end);
     if (!this.table.unmap(start, end - start)) return false;

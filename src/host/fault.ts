@@ -7,52 +7,56 @@
  * copy takes data and tags; whoever watches the address space (KVM) hears of a page being replaced
  * before it is.
  */
-import { alignDown, BLOCK_SIZE, type Hva, hva, PAGE_SIZE, type Pa, pa } from '../base/index.ts';
+import {
+  alignDown,
+  assert,
+  BLOCK_SIZE,
+  type Hva,
+  hva,
+  isAligned,
+  PAGE_SIZE,
+  type Pa,
+  pa,
+} from '../base/index.ts';
 import type { AddressSpace } from './address-space.ts';
 import { type Area, VmFlag } from './area.ts';
 import { Errno, isRefusal, type Refusal, refuse } from './errno.ts';
-import type { ShmemFile } from './file.ts';
 import { BLOCK_ORDER } from './page.ts';
 import type { UserMapping } from './user-table.ts';
 
+/** An access that an area permits and the tables do not. */
+export interface PageFault {
+  readonly area: Area;
+  readonly address: Hva;
+  readonly write: boolean;
+  /** What the tables have at the address; if anything, the access is a store. */
+  readonly mapping: UserMapping | undefined;
+}
+
 /**
- * Makes `address`, which lies in `area`, accessible for reading or writing. Preconditions: the area
- * permits the access and the tables do not yet. Refused with EFAULT (behind the end of a file, a
- * store to a private mapping of physical addresses) and ENOMEM. Linux: handle_mm_fault().
+ * Changes the tables so that they permit the access. Refused with EFAULT (behind the end of a file,
+ * a store to a private mapping of physical addresses) and ENOMEM. Linux: handle_mm_fault().
  */
-export function handleFault(
-  space: AddressSpace,
-  area: Area,
-  address: Hva,
-  write: boolean,
-): 0 | Refusal {
-  const { backing } = area;
-  const mapping = space.table.lookup(address);
-  if (mapping !== undefined) return write ? makeWritable(space, area, address, mapping) : 0;
-  switch (backing.kind) {
+export function handleFault(space: AddressSpace, fault: PageFault): 0 | Refusal {
+  if (fault.mapping !== undefined) return makeWritable(space, fault, fault.mapping);
+  switch (fault.area.backing.kind) {
     case 'anonymous':
-      return anonymousFault(space, area, address, write);
+      return anonymousFault(space, fault);
     case 'shmem':
-      return fileFault(space, area, address, write, backing.file, backing.offset);
-    case 'device': {
-      if (write && (area.flags & VmFlag.shared) === 0) return refuse(Errno.EFAULT);
-      const target = pa(backing.file.base + backing.offset + (address - area.start));
-      return deviceFault(space, area, address, target);
-    }
+      return fileFault(space, fault);
+    case 'device':
+      return deviceFault(space, fault);
   }
 }
 
+const has = (area: Area, flag: number): boolean => (area.flags & flag) !== 0;
+
 /** Linux: do_anonymous_page() and do_huge_pmd_anonymous_page(). */
-function anonymousFault(
-  space: AddressSpace,
-  area: Area,
-  address: Hva,
-  write: boolean,
-): 0 | Refusal {
+function anonymousFault(space: AddressSpace, { area, address, write }: PageFault): 0 | Refusal {
   const { frames, zeroPage } = space.host;
-  const writable = (area.flags & VmFlag.write) !== 0;
-  const hugetlb = (area.flags & VmFlag.hugetlb) !== 0;
-  if (hugetlb || blockFits(space, area, address)) {
+  const writable = has(area, VmFlag.write);
+  const hugetlb = has(area, VmFlag.hugetlb);
+  if (hugetlb || fitsTransparentHugePage(space, area, address)) {
     const block = frames.allocateZeroed(BLOCK_ORDER);
     if (block !== -1) {
       return space.install(area, alignDown(address, BLOCK_SIZE), block, BLOCK_SIZE, writable);
@@ -69,63 +73,55 @@ function anonymousFault(
   return space.install(area, at, page, PAGE_SIZE, writable);
 }
 
-/** Whether a 2 MiB page can stand around `address`: the area has room, and nothing is mapped there. */
-function blockFits(space: AddressSpace, area: Area, address: Hva): boolean {
-  if (space.host.policy.transparentHugePages !== 'always') return false;
+const fitsTransparentHugePage = (space: AddressSpace, area: Area, address: Hva): boolean =>
+  space.host.policy.transparentHugePages === 'always' && fitsBlock(space, area, address);
+
+/** Whether the area has room for a 2 MiB page around `address`, and nothing is mapped there. */
+function fitsBlock(space: AddressSpace, area: Area, address: Hva): boolean {
   const start = alignDown(address, BLOCK_SIZE);
-  if (start < area.start || start + BLOCK_SIZE > area.end) return false;
-  return space.table.isEmptyBlock(start);
+  return start >= area.start && start + BLOCK_SIZE <= area.end && space.table.isEmptyBlock(start);
 }
 
 /** Linux: do_shared_fault(), do_read_fault() and do_cow_fault(). */
-function fileFault(
-  space: AddressSpace,
-  area: Area,
-  address: Hva,
-  write: boolean,
-  file: ShmemFile,
-  offset: number,
-): 0 | Refusal {
-  const { frames } = space.host;
-  const sizeBytes = file.pageBytes;
+function fileFault(space: AddressSpace, { area, address, write }: PageFault): 0 | Refusal {
+  const { backing } = area;
+  assert(backing.kind === 'shmem', 'the area shows a file');
+  const sizeBytes = backing.file.pageBytes;
   const at = alignDown(address, sizeBytes);
-  const page = file.page(offset + (at - area.start));
+  const page = backing.file.page(backing.offset + (at - area.start));
   if (isRefusal(page)) return page;
-  const shared = (area.flags & VmFlag.shared) !== 0;
+  const shared = has(area, VmFlag.shared);
   if (!shared && write) return installCopy(space, area, at, page, sizeBytes);
-  frames.get(page, sizeBytes);
-  const writable = shared && (area.flags & VmFlag.write) !== 0;
-  return space.install(area, at, page, sizeBytes, writable);
+  space.host.frames.get(page, sizeBytes);
+  return space.install(area, at, page, sizeBytes, shared && has(area, VmFlag.write));
 }
 
 /** Physical addresses need no frame: the largest block that fits is mapped as it is. */
-function deviceFault(space: AddressSpace, area: Area, address: Hva, target: Pa): 0 | Refusal {
-  const writable = (area.flags & (VmFlag.shared | VmFlag.write)) === (VmFlag.shared | VmFlag.write);
-  const start = alignDown(address, BLOCK_SIZE);
-  const block =
-    start >= area.start &&
-    start + BLOCK_SIZE <= area.end &&
-    (target - (address - start)) % BLOCK_SIZE === 0 &&
-    space.table.isEmptyBlock(start);
+function deviceFault(space: AddressSpace, { area, address, write }: PageFault): 0 | Refusal {
+  const { backing } = area;
+  assert(backing.kind === 'device', 'the area shows physical addresses');
+  const shared = has(area, VmFlag.shared);
+  if (write && !shared) return refuse(Errno.EFAULT);
+  const target = backing.file.base + backing.offset + (address - area.start);
+  const block = isAligned(target - address, BLOCK_SIZE) && fitsBlock(space, area, address);
   const sizeBytes = block ? BLOCK_SIZE : PAGE_SIZE;
   const at = alignDown(address, sizeBytes);
-  return space.install(area, at, alignDown(target, sizeBytes), sizeBytes, writable);
+  const page = pa(target - (address - at));
+  return space.install(area, at, page, sizeBytes, shared && has(area, VmFlag.write));
 }
 
 /** A store to a page that is mapped read-only in a writable area. Linux: do_wp_page(). */
 function makeWritable(
   space: AddressSpace,
-  area: Area,
-  address: Hva,
-  mapping: UserMapping,
+  { area, address }: PageFault,
+  { start, startPa, sizeBytes }: UserMapping,
 ): 0 | Refusal {
   const { frames } = space.host;
-  const { start, startPa, sizeBytes } = mapping;
-  const shared = (area.flags & VmFlag.shared) !== 0;
+  const shared = has(area, VmFlag.shared);
   if (!shared && area.backing.kind === 'device') return refuse(Errno.EFAULT);
   // Ours alone: nobody else sees the store.
   if (shared || frames.isExclusive(startPa, sizeBytes)) return space.allowWrites(start, sizeBytes);
-  const unit = (area.flags & VmFlag.hugetlb) !== 0 ? sizeBytes : PAGE_SIZE;
+  const unit = has(area, VmFlag.hugetlb) ? sizeBytes : PAGE_SIZE;
   const at = alignDown(address, unit);
   const page = pa(startPa + (at - start));
   if (frames.isExclusive(page, unit)) return space.allowWrites(at, unit);
@@ -154,5 +150,5 @@ function installCopy(
     frames.put(copy, sizeBytes);
     return refuse(Errno.ENOMEM);
   }
-  return space.install(area, at, copy, sizeBytes, (area.flags & VmFlag.write) !== 0);
+  return space.install(area, at, copy, sizeBytes, has(area, VmFlag.write));
 }

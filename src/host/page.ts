@@ -76,22 +76,15 @@ export class PageFrames {
    * Linux: alloc_pages() followed by split_page().
    */
   allocate(order = 0): Pa | -1 {
-    for (const { base, buddy } of this.#zones) {
-      const frame = buddy.allocate(order);
-      if (frame < 0) continue;
-      const end = frame + (1 << order);
-      for (let at = frame; at < end; at++) {
-        assert(this.#references[at] === 0, 'a free frame has no references');
-        this.#references[at] = 1;
-        this.#state[at] = this.#state[at]! & ~DATA_ZERO;
-      }
-      return pa(base + (frame - buddy.firstFrame) * PAGE_SIZE);
-    }
-    return -1;
+    return this.#allocate(order, false);
   }
 
   /** Like `allocate`, with the data zero; frames that never were written are not touched. */
   allocateZeroed(order = 0): Pa | -1 {
+    return this.#allocate(order, true);
+  }
+
+  #allocate(order: number, zeroed: boolean): Pa | -1 {
     for (const { base, buddy } of this.#zones) {
       const frame = buddy.allocate(order);
       if (frame < 0) continue;
@@ -99,11 +92,11 @@ export class PageFrames {
       const address = pa(base + (frame - buddy.firstFrame) * PAGE_SIZE);
       for (let at = frame; at < end; at++) {
         assert(this.#references[at] === 0, 'a free frame has no references');
-        this.#references[at] = 1;
         const state = this.#state[at]!;
-        if ((state & DATA_ZERO) === 0) {
+        if (zeroed && (state & DATA_ZERO) === 0) {
           this.memory.fill(pa(address + (at - frame) * PAGE_SIZE), 0, PAGE_SIZE);
         }
+        this.#references[at] = 1;
         this.#state[at] = state & ~DATA_ZERO;
       }
       return address;
