@@ -219,7 +219,7 @@ const tableRows = [1, 2, 3, 4].flatMap((count) =>
       `${mnemonic.toUpperCase()}_${count}`,
       `0q001110000mmmmm0${(count - 1).toString(2).padStart(2, '0')}` +
         `${mnemonic === 'tbx' ? 1 : 0}00nnnnnddddd`,
-      `${mnemonic} <VT:q,0,d>, <list${count}:1,0,n>, <VT:q,0,m>`,
+      `${mnemonic} <VT:q,0,d>, <VL:${count},1,0,n>, <VT:q,0,m>`,
       (b) => {
         const indices = b.v('m');
         const table = Array.from({ length: count }, (_, i) => b.v('n', i));
