@@ -33,6 +33,7 @@ const always: readonly number[] = [
   uapi.KVM_CAP_IMMEDIATE_EXIT,
   uapi.KVM_CAP_ARM_IRQ_LINE_LAYOUT_2,
   uapi.KVM_CAP_ARM_NISV_TO_USER,
+  uapi.KVM_CAP_ARM_SYSTEM_SUSPEND,
 ];
 
 /** The answer of KVM_CHECK_EXTENSION for `cap`, 0 for what is not there or not known. */

@@ -299,6 +299,7 @@ describe('C: KVM_ARM_MTE_COPY_TAGS', () => {
     ['C27 length 2 GiB', { length: 0x8000_0000 }, -EINVAL, 65536],
     ['C29 length 4 GiB', { length: 0x1_0000_0000 }, -EINVAL, 65536],
     ['C30 length 0xfffffffffffff000', { length: 0xffff_ffff_ffff_f000 }, -EINVAL, 65536],
+    ['a negative length', { length: -4096 }, -EINVAL],
     ['C31 ipa 0xfffffffffffff000', { guestIpa: 0xffff_ffff_ffff_f000 }, -EFAULT],
     ['C32 the same, wraps', { guestIpa: 0xffff_ffff_ffff_f000, length: 8192 }, -EFAULT],
     ['C34 addr bad pointer, to guest', { addr: 0x10_0000, flags: 0 }, -EFAULT],

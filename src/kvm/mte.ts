@@ -38,7 +38,7 @@ export function copyTags(vm: Vm, request: KvmArmCopyMteTags): number | Refusal {
   if (reserved[0] !== 0 || reserved[1] !== 0) return refuse(Errno.EINVAL);
   if (flags !== 0 && flags !== KVM_ARM_TAGS_FROM_GUEST) return refuse(Errno.EINVAL);
   if (!isAligned(length, PAGE_SIZE) || !isAligned(guestIpa, PAGE_SIZE)) return refuse(Errno.EINVAL);
-  if (length > vm.policy.copyTagsBytesMax) return refuse(Errno.EINVAL);
+  if (length < 0 || length > vm.policy.copyTagsBytesMax) return refuse(Errno.EINVAL);
   const copyPage = flags === KVM_ARM_TAGS_FROM_GUEST ? copyPageFromGuest : copyPageToGuest;
   let done = 0;
   while (done < length) {
