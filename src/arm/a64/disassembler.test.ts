@@ -64,6 +64,12 @@ const differences: readonly {
       (numberIn(ours) - numberIn(theirs)) % (1n << 32n) === 0n,
   },
   {
+    reason: 'Capstone has no alias for lengthening without a shift',
+    explains: (_, ours, theirs) =>
+      theirs !== undefined &&
+      normalize(ours).replace(/^([su])xtl/, '$1shll') === normalize(theirs).replace(/,0$/, ''),
+  },
+  {
     reason: 'Capstone names hints that no row here has',
     explains: (row, ours) => row.name === 'HINT' && ours.startsWith('hint '),
   },

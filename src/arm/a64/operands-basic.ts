@@ -7,7 +7,8 @@ import {
   choice,
   chooseName,
   formatNumber,
-  joinValues,
+  type Names,
+  nameBy,
   type OperandKind,
 } from './operands.ts';
 import type { Scanner } from './scanner.ts';
@@ -101,10 +102,10 @@ function vectorRegister(prefix: string): OperandKind {
  * `<F:y,d>`: a scalar register whose size letter follows from the arguments before the register
  * (joined). Row files make their own with other tables.
  */
-export function scalarBy(prefixes: readonly (string | undefined)[]): OperandKind {
+export function scalarBy(prefixes: Names): OperandKind {
   return {
     print(values, args) {
-      const prefix = prefixes[joinValues(values.slice(0, -1), args)];
+      const prefix = nameBy(prefixes, values.slice(0, -1), args.slice(0, -1));
       return prefix === undefined ? undefined : `${prefix}${values.at(-1)}`;
     },
     parse(text, form) {

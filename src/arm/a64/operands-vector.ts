@@ -3,7 +3,7 @@
  * make further ones from the same makers with other tables.
  */
 
-import { chooseName, joinValues, type OperandKind, type ReadForm } from './operands.ts';
+import { chooseName, type Names, nameBy, type OperandKind, type ReadForm } from './operands.ts';
 import { readVectorRegister } from './operands-basic.ts';
 import type { Scanner } from './scanner.ts';
 
@@ -23,10 +23,10 @@ const readArrangement = (text: Scanner): string | undefined =>
  * `<VT:q,z,d>`: a vector register whose arrangement follows from the arguments before the register
  * (joined, index into `names`).
  */
-export function vectorBy(names: readonly (string | undefined)[]): OperandKind {
+export function vectorBy(names: Names): OperandKind {
   return {
     print(values, args) {
-      const name = names[joinValues(values.slice(0, -1), args)];
+      const name = nameBy(names, values.slice(0, -1), args.slice(0, -1));
       return name === undefined ? undefined : `v${values.at(-1)}.${name}`;
     },
     parse(text, form) {
@@ -95,10 +95,10 @@ const behind = (form: ReadForm): ReadForm => ({
  * `<VL:4,q,z,t>`: a list of consecutive registers: how many, the arguments that give the
  * arrangement (joined, index into `names`), the first register.
  */
-export function listBy(names: readonly (string | undefined)[]): OperandKind {
+export function listBy(names: Names): OperandKind {
   return {
     print(values, args) {
-      const name = names[joinValues(values.slice(1, -1), args.slice(1))];
+      const name = nameBy(names, values.slice(1, -1), args.slice(1, -1));
       return name === undefined ? undefined : listText(values[0]!, values.at(-1)!, `.${name}`);
     },
     parse(text, form) {

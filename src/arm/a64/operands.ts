@@ -6,7 +6,7 @@
  *
  * ## Arguments
  * `<kind:a,b,…>`: each argument is one or more field letters, concatenated with the first letter
- * most significant (`<page:ij>`), or a decimal constant (`<VL:4,q,z,t>`). After the letters:
+ * most significant (`<page:ij>`), or a decimal constant (`<VL:4,q,0,t>`). After the letters:
  *
  *   *8 +1 -1    scale and offset: the operand shows field * 8, field + 1 (`<u:i*8>`, `<X:s+1>`)
  *   =m          the field letter m holds the same value (`ror` as `extr` with n = m: `<R:s,n=m>`)
@@ -64,36 +64,68 @@ export function formatNumber(value: bigint | number): string {
 }
 
 /** The arguments' values as one number, the first most significant. */
-export function joinValues(values: readonly number[], args: readonly Argument[]): number {
-  return values.reduce((sum, value, i) => sum * 2 ** args[i]!.width + value, 0);
-}
+export const joinValues = (values: readonly number[], args: readonly Argument[]): number =>
+  joinBits(values, args.map(widthOf));
 
 /** The inverse of `joinValues`. */
-export function splitValue(joined: number, args: readonly Argument[]): number[] {
+export const splitValue = (joined: number, args: readonly Argument[]): number[] =>
+  splitBits(joined, args.map(widthOf));
+
+const widthOf = (arg: Argument): number => arg.width;
+
+const joinBits = (values: readonly number[], widths: readonly number[]): number =>
+  values.reduce((sum, value, i) => sum * 2 ** widths[i]! + value, 0);
+
+function splitBits(joined: number, widths: readonly number[]): number[] {
   const values: number[] = [];
   let rest = joined;
-  for (let i = args.length - 1; i >= 0; i--) {
-    const size = 2 ** args[i]!.width;
+  for (let i = widths.length - 1; i >= 0; i--) {
+    const size = 2 ** widths[i]!;
     values[i] = rest % size;
     rest = Math.floor(rest / size);
   }
   return values;
 }
 
+/** Names by the joined values of selecting arguments; `undefined` where there is none. */
+export type Names = readonly (string | undefined)[];
+
 /**
- * The values of the arguments before the last `rest` ones whose joined value has this name and fits
- * what is known; the lowest where several do. `names` is indexed by the joined value.
+ * Widths of the arguments that select among `names`. A constant has the width its place asks for:
+ * all are one bit (Q) but the last.
+ */
+function selectorWidths(names: Names, args: readonly Argument[]): number[] {
+  const last = args.length - 1;
+  const whole = Math.ceil(Math.log2(names.length));
+  return args.map((arg, i) => {
+    if (arg.width > 0) return arg.width;
+    return i < last
+      ? 1
+      : whole - args.slice(0, last).reduce((sum, { width }) => sum + (width || 1), 0);
+  });
+}
+
+/** The name that the values select. */
+export const nameBy = (
+  names: Names,
+  values: readonly number[],
+  args: readonly Argument[],
+): string | undefined => names[joinBits(values, selectorWidths(names, args))];
+
+/**
+ * The values of the arguments before the last `rest` ones that select this name and fit what is
+ * known; the lowest where several do.
  */
 export function chooseName(
-  names: readonly (string | undefined)[],
+  names: Names,
   name: string,
   form: ReadForm,
   rest = 0,
 ): number[] | undefined {
-  const args = form.args.slice(0, form.args.length - rest);
+  const widths = selectorWidths(names, form.args.slice(0, form.args.length - rest));
   for (let joined = names.indexOf(name); joined >= 0; joined = names.indexOf(name, joined + 1)) {
-    const values = splitValue(joined, args);
-    if (fits(values, form)) return values;
+    const values = splitBits(joined, widths);
+    if (joinBits(values, widths) === joined && fits(values, form)) return values;
   }
   return undefined;
 }
@@ -110,9 +142,9 @@ function fits(values: readonly number[], form: ReadForm): boolean {
  * A kind with one fixed spelling per value of its arguments (joined): shifts, barriers, hints.
  * Values without a name are not spelt.
  */
-export function choice(names: readonly (string | undefined)[]): OperandKind {
+export function choice(names: Names): OperandKind {
   return {
-    print: (values, args) => names[joinValues(values, args)],
+    print: (values, args) => nameBy(names, values, args),
     parse(text, form) {
       const start = text.at;
       const word = text.match(/[\w.]+/y)?.[0].toLowerCase() ?? '';
@@ -122,5 +154,5 @@ export function choice(names: readonly (string | undefined)[]): OperandKind {
   };
 }
 
-const namesOf = (names: readonly (string | undefined)[]): string =>
+const namesOf = (names: Names): string =>
   [...new Set(names.filter((name) => name !== undefined))].join(' ');
