@@ -100,7 +100,8 @@ export class AddressSpace {
 
   /**
    * Changes rights; PROT_MTE is only ever added. Stops at the first area that refuses, with what
-   * came before changed: EINVAL (PROT_MTE not possible), ENOMEM (a hole, no memory for tables). Linux: mprotect().
+   * came before changed: EINVAL (PROT_MTE not possible), ENOMEM (a hole, no memory for tables).
+   * Linux: mprotect().
    */
   mprotect(start: Hva, length: number, prot: number): 0 | Refusal {
     if (!isAligned(start, PAGE_SIZE)) return refuse(Errno.EINVAL);
@@ -239,7 +240,9 @@ export class AddressSpace {
     }
   }
 
-  /** Maps `page` at `at`, Tagged where the area is; the caller's reference becomes the mapping's. */
+  /**
+   * Maps `page` at `at`, Tagged where the area is; the caller's reference becomes the mapping's.
+   */
   install(area: Area, at: Hva, page: Pa, sizeBytes: number, writable: boolean): 0 | Refusal {
     if ((area.flags & VmFlag.mte) !== 0) this.host.frames.initialiseTags(page, sizeBytes);
     if (this.table.map(area, at, page, sizeBytes, writable)) return 0;
@@ -318,7 +321,9 @@ export class AddressSpace {
     return true;
   }
 
-  /** Gives `child` the private pages of `area`, read-only on both sides. Linux: copy_page_range(). */
+  /**
+   * Gives `child` the private pages of `area`, read-only on both sides. Linux: copy_page_range().
+   */
   #sharePages(child: AddressSpace, area: Area): boolean {
     this.#willInvalidate(area.start, area.end);
     const whole = this.table.setWritable(area.start, area.end - area.start, false);

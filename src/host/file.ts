@@ -169,7 +169,10 @@ export class ShmemFile {
     this.#frames.put(page, this.pageBytes);
   }
 
-  /** Calls `visit` for each part of the range that lies in one page: its offset, where in the page, its size. */
+  /**
+   * Calls `visit` for each part of the range that lies in one page: its offset, where in the page,
+   * its size.
+   */
   #forEachPiece(
     offset: number,
     sizeBytes: number,

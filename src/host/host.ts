@@ -53,7 +53,9 @@ export class Host {
     return new AddressSpace(this);
   }
 
-  /** A shared-memory file of `sizeBytes`, made of 2 MiB pages with `hugetlb`. Linux: memfd_create(). */
+  /**
+   * A shared-memory file of `sizeBytes`, made of 2 MiB pages with `hugetlb`. Linux: memfd_create().
+   */
   createMemfd(sizeBytes: number, options: { hugetlb?: boolean } = {}): ShmemFile {
     return new ShmemFile(this.frames, { sizeBytes, ...options });
   }

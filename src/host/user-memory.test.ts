@@ -1,6 +1,6 @@
 /**
- * Loads, stores and tags of a host process. The table holds what a real Linux answered (section D of
- * the recordings under QEMU 10: anonymous, memfd and device mappings, PROT_MTE and tag checks).
+ * Loads, stores and tags of a host process. The table holds what a real Linux answered (section D
+ * of the recordings under QEMU 10: anonymous, memfd and device mappings, PROT_MTE and tag checks).
  */
 import { describe, expect, it } from 'vitest';
 import { type Hva, hva, MIB, PAGE_SIZE, pa } from '../base/index.ts';
@@ -216,7 +216,7 @@ describe('tags of private pages (D57 to D69)', () => {
     expect(memory.copyFromUser(at, 2, 8)).toBeInstanceOf(Uint8Array);
   });
 
-  it('D66 to D69: asynchronous faults wait for the next system call; its own copies raise none', () => {
+  it('D66 to D69: asynchronous faults wait for the next system call, whose copies raise none', () => {
     const { memory, at } = taggedPage();
     memory.tagCheckMode = 'async';
     expect(memory.load(at, 9, 8)).toBeInstanceOf(Uint8Array);

@@ -36,7 +36,9 @@ export class UserMemory {
   tagCheckMode: TagCheckMode = 'none';
   readonly #space: AddressSpace;
   readonly #memory: PhysicalMemory;
-  /** Page address, -1 = empty; beside it the linear offset of the page and whether it is writable. */
+  /**
+   * Page address, -1 = empty; beside it the linear offset of the page and whether it is writable.
+   */
   readonly #pages = new Float64Array(CACHED_PAGES).fill(-1);
   readonly #linear = new Float64Array(CACHED_PAGES);
   readonly #writable = new Uint8Array(CACHED_PAGES);
@@ -59,7 +61,10 @@ export class UserMemory {
     return this.readInto(address, out) === sizeBytes ? out : refuse(Errno.EFAULT);
   }
 
-  /** Reads into `target`; returns the bytes read, fewer where the mapping ends. Linux: copy_from_user(). */
+  /**
+   * Reads into `target`; returns the bytes read, fewer where the mapping ends. Linux:
+   * copy_from_user().
+   */
   readInto(address: Hva, target: Uint8Array): number {
     return this.#forEachPiece(address, target.length, false, (linear, pieceBytes, done) => {
       target.set(this.#memory.u8.subarray(linear, linear + pieceBytes), done);
@@ -71,7 +76,9 @@ export class UserMemory {
     return this.writeFrom(address, data) === data.length ? 0 : refuse(Errno.EFAULT);
   }
 
-  /** Writes `data`; returns the bytes written, fewer where the mapping ends. Linux: copy_to_user(). */
+  /**
+   * Writes `data`; returns the bytes written, fewer where the mapping ends. Linux: copy_to_user().
+   */
   writeFrom(address: Hva, data: Uint8Array): number {
     return this.#forEachPiece(address, data.length, true, (linear, pieceBytes, done) => {
       this.#memory.u8.set(data.subarray(done, done + pieceBytes), linear);
@@ -139,7 +146,9 @@ export class UserMemory {
     return this.#memory.readTag(byteOf(page.pa, address));
   }
 
-  /** STG: sets the allocation tag; ignored without PROT_MTE, but the page must be writable; EFAULT. */
+  /**
+   * STG: sets the allocation tag; ignored without PROT_MTE, but the page must be writable; EFAULT.
+   */
   storeTag(address: Hva, tag: number): 0 | Refusal {
     const page = this.#space.faultIn(address, { write: true });
     if (isRefusal(page)) return page;
@@ -200,7 +209,9 @@ export class UserMemory {
     return undefined;
   }
 
-  /** Whether a tag granule of the range is Tagged memory with another tag. Arm: AArch64.CheckTag(). */
+  /**
+   * Whether a tag granule of the range is Tagged memory with another tag. Arm: AArch64.CheckTag().
+   */
   #mismatch(address: Hva, tag: number, sizeBytes: number): boolean {
     for (let at = alignDown(address, 16); at < address + sizeBytes; at = hva(at + 16)) {
       const area = this.#space.areas.at(at);

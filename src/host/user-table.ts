@@ -3,8 +3,8 @@
  * translation granule. Only translation of terms between `AddressSpace` and `machine/tables.ts`;
  * who owns pages and when to change a mapping is decided there.
  *
- * Descriptors are Linux's: MAIR slots as below, nG, AF set, PXN always, AP[2] as "not writable yet".
- * PROT_NONE keeps the page with AP[1] = 0: no access from EL0.
+ * Descriptors are Linux's: MAIR slots as below, nG, AF set, PXN always, AP[2] as "not writable
+ * yet". PROT_NONE keeps the page with AP[1] = 0: no access from EL0.
  */
 import { encodeStage1 } from '../arm/descriptor.ts';
 import { Attr, Shareability } from '../arm/memattr.ts';
@@ -88,7 +88,9 @@ export class UserTable {
     return found;
   }
 
-  /** Whether nothing at all is mapped in the 2 MiB from `start`, so that a block can stand there. */
+  /**
+   * Whether nothing at all is mapped in the 2 MiB from `start`, so that a block can stand there.
+   */
   isEmptyBlock(start: Hva): boolean {
     return this.mappings(start, start + BLOCK_SIZE).length === 0;
   }

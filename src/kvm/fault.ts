@@ -172,8 +172,10 @@ function mapGuestMemory(vm: Vm, slot: Memslot, abort: GuestAbort, write: boolean
   return 0;
 }
 
-/** Whether a 2 MiB block around `address` lies in the slot, IPA and HVA aligned alike. Linux:
- * fault_supports_stage2_huge_mapping(). */
+/**
+ * Whether a 2 MiB block around `address` lies in the slot, IPA and HVA aligned alike. Linux:
+ * fault_supports_stage2_huge_mapping().
+ */
 function holdsBlock(slot: Memslot, at: Ipa, address: number): boolean {
   if ((at - address) % BLOCK_SIZE !== 0) return false;
   const start = alignDown(at, BLOCK_SIZE);

@@ -59,7 +59,10 @@ export class MemslotList {
     return found;
   }
 
-  /** Whether a slot other than `exceptId` has an IPA in the range. Linux: kvm_check_memslot_overlap(). */
+  /**
+   * Whether a slot other than `exceptId` has an IPA in the range. Linux:
+   * kvm_check_memslot_overlap().
+   */
   overlaps(base: Ipa, sizeBytes: number, exceptId: number): boolean {
     return this.#sorted.some(
       (slot) =>

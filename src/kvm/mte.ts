@@ -1,6 +1,7 @@
 /**
- * KVM's side of MTE: tags are initialised before a page becomes visible to a guest that has MTE, and
- * the VMM reads and writes a guest's tags by KVM_ARM_MTE_COPY_TAGS. Called by `fault.ts` and `vm.ts`.
+ * KVM's side of MTE: tags are initialised before a page becomes visible to a guest that has MTE,
+ * and the VMM reads and writes a guest's tags by KVM_ARM_MTE_COPY_TAGS. Called by `fault.ts` and
+ * `vm.ts`.
  */
 import { hva, ipa, isAligned, PAGE_SIZE, type Pa } from '../base/index.ts';
 import { Errno, type Host, isRefusal, type Refusal, refuse, TAG_GRANULES } from '../host/index.ts';
@@ -49,7 +50,9 @@ export function copyTags(vm: Vm, request: KvmArmCopyMteTags): number | Refusal {
   return done === 0 && length > 0 ? refuse(Errno.EFAULT) : done;
 }
 
-/** The page of guest memory at `address` as the VMM has it, or undefined. Linux: gfn_to_pfn_prot(). */
+/**
+ * The page of guest memory at `address` as the VMM has it, or undefined. Linux: gfn_to_pfn_prot().
+ */
 function guestPage(vm: Vm, address: number, write: boolean): Pa | undefined {
   const slot = vm.slots.at(ipa(address));
   if (slot === undefined || (write && slot.readOnly)) return undefined;

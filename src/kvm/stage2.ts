@@ -4,8 +4,8 @@
  *
  * Descriptors are Linux's (arch/arm64/kvm/hyp/pgtable.c): inner shareable, AF set, reading always
  * permitted, executing permitted where the memory is Normal (CTR_EL0.DIC is 1, so no cache needs
- * cleaning first). Whoever holds translations (vCPU TLBs) subscribes with `onInvalidate` and is told
- * after a leaf has gone or lost rights; gaining rights is not told, a fault finds it out.
+ * cleaning first). Whoever holds translations (vCPU TLBs) subscribes with `onInvalidate` and is
+ * told after a leaf has gone or lost rights; gaining rights is not told, a fault finds it out.
  */
 import { encodeStage2, leafAttributes, stage2Root, stage2Sl0 } from '../arm/descriptor.ts';
 import { Shareability, Stage2MemAttr } from '../arm/memattr.ts';
@@ -76,7 +76,9 @@ export class Stage2 {
     });
   }
 
-  /** VTCR_EL2: T0SZ, SL0, write-back inner shareable walks, 4 KiB, PS, RES1. Linux: kvm_get_vtcr(). */
+  /**
+   * VTCR_EL2: T0SZ, SL0, write-back inner shareable walks, 4 KiB, PS, RES1. Linux: kvm_get_vtcr().
+   */
   get vtcr(): bigint {
     const paRange = [32, 36, 40, 42, 44, 48].indexOf(this.#host.cpu.paBits);
     assert(paRange >= 0, 'physical address bits are a PARange');
@@ -151,7 +153,10 @@ export class Stage2 {
     this.#table.setAttributes(range, { clear: 0n, set: ACCESSED });
   }
 
-  /** Turns the blocks of the range into pages, as far as there is memory. Linux: kvm_pgtable_stage2_split(). */
+  /**
+   * Turns the blocks of the range into pages, as far as there is memory. Linux:
+   * kvm_pgtable_stage2_split().
+   */
   splitBlocks(start: Ipa, sizeBytes: number): void {
     for (const { input, pa, sizeBytes: leafBytes, descriptor } of this.#leaves(start, sizeBytes)) {
       if (leafBytes === PAGE_SIZE) continue;
@@ -225,7 +230,9 @@ export class Stage2 {
   }
 }
 
-/** Whether translations made from `old` still hold under the new mapping, perhaps with fewer rights. */
+/**
+ * Whether translations made from `old` still hold under the new mapping, perhaps with fewer rights.
+ */
 function isContinued(old: Leaf, mapping: MapRequest): boolean {
   const before = leafAttributes(old.descriptor);
   const sameMemory = (before | S2AP_WRITE) === (mapping.attributes | S2AP_WRITE);

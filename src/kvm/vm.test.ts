@@ -1,6 +1,7 @@
 /**
- * Capabilities and memory slots. The capability rows are what a real Linux 6.12 answered (section A of
- * the recordings under QEMU 10); where granule's machine lacks what that one had, the row says so.
+ * Capabilities and memory slots. The capability rows are what a real Linux 6.12 answered (section A
+ * of the recordings under QEMU 10); where granule's machine lacks what that one had, the row says
+ * so.
  */
 import { beforeEach, describe, expect, it } from 'vitest';
 import { TestGuest } from '../../test/support/test-guest.ts';

@@ -70,7 +70,9 @@ export interface VmOptions {
   readonly policy?: KvmPolicy;
 }
 
-/** A new VM. EINVAL for IPA bits out of range, ENOMEM. Linux: KVM_CREATE_VM, kvm_init_stage2_mmu(). */
+/**
+ * A new VM. EINVAL for IPA bits out of range, ENOMEM. Linux: KVM_CREATE_VM, kvm_init_stage2_mmu().
+ */
 export function createVm(options: VmOptions): Vm | Refusal {
   const { host, ipaBits = DEFAULT_IPA_BITS } = options;
   if (!Number.isInteger(ipaBits) || ipaBits < IPA_BITS_MIN || ipaBits > host.cpu.paBits) {
@@ -197,8 +199,7 @@ export class Vm {
     if (!isValidRegion(region)) return refuse(Errno.EINVAL);
     const { slot: id, flags } = region;
     const old = this.slots.get(id);
-    if (region.memorySize === 0)
-      return old === undefined ? refuse(Errno.EINVAL) : this.#delete(old);
+    if (region.memorySize === 0) return this.#delete(old);
     const readOnly = (flags & KVM_MEM_READONLY) !== 0;
     const logging = (flags & KVM_MEM_LOG_DIRTY_PAGES) !== 0;
     const moved = old !== undefined && old.baseIpa !== region.guestPhysAddr;
@@ -246,7 +247,8 @@ export class Vm {
     if (this.#eagerSplitChunk !== 0) this.stage2.splitBlocks(base, sizeBytes);
   }
 
-  #delete(slot: Memslot): 0 {
+  #delete(slot: Memslot | undefined): 0 | Refusal {
+    if (slot === undefined) return refuse(Errno.EINVAL);
     this.stage2.unmap(slot.baseIpa, slot.sizeBytes);
     this.slots.delete(slot.id);
     return 0;
@@ -279,8 +281,8 @@ export class Vm {
   }
 
   /**
-   * KVM_CLEAR_DIRTY_LOG: forgets pages and protects them again. EINVAL (arguments), ENOENT (no slot,
-   * or one that does not log). Linux: kvm_clear_dirty_log_protect().
+   * KVM_CLEAR_DIRTY_LOG: forgets pages and protects them again. EINVAL (arguments), ENOENT (no
+   * slot, or one that does not log). Linux: kvm_clear_dirty_log_protect().
    */
   clearDirtyLog(request: KvmClearDirtyLog): 0 | Refusal {
     const { firstPage, pageCount, bitmap } = request;

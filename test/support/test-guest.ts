@@ -1,7 +1,7 @@
 /**
- * A guest without a CPU: accesses to IPAs that go through a VM's real stage-2 tables, as a vCPU whose
- * stage 1 maps everything Normal Tagged would make them. Aborts go to KVM's handler and the access
- * is tried again. For tests of the memory side of `kvm/`.
+ * A guest without a CPU: accesses to IPAs that go through a VM's real stage-2 tables, as a vCPU
+ * whose stage 1 maps everything Normal Tagged would make them. Aborts go to KVM's handler and the
+ * access is tried again. For tests of the memory side of `kvm/`.
  */
 import { assert, type Ipa, type Pa } from '../../src/base/index.ts';
 import { type AbortOutcome, type GuestAbort, handleGuestAbort } from '../../src/kvm/fault.ts';
