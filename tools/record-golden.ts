@@ -61,8 +61,8 @@ async function chapters(): Promise<Map<Row, string>> {
 
 /** More instances where there are more variants, and where there are more kinds of numbers. */
 function instanceCount({ row, variantCount }: DecodedRow): number {
-  const floats = row.fp === true && !/^(LD|ST)/.test(row.name);
-  return Math.min(64, Math.max(floats ? 12 : 8, Math.ceil(variantCount * (floats ? 2 : 1.5))));
+  const numbers = row.fp === true && !/^(LD|ST)/.test(row.name);
+  return Math.min(72, Math.max(numbers ? 20 : 10, variantCount * (numbers ? 3 : 2)));
 }
 
 /** A seed of its own for every row, so that a change elsewhere does not change it. */

@@ -97,11 +97,11 @@ export class GoldenMachine {
     const context = this.#context;
     const { saved, savedI32, savedU64 } = context;
     context.reset();
-    context.mte = true;
+    context.mte = input('mte', 1n) === 1n;
     for (const [name, value] of Object.entries(WORLD_REGISTERS)) {
       this.#setRegister(name as RegisterName, value);
     }
-    this.#setRegister('SCTLR_EL1', sctlrWithTcf(Number(input('tcf', 1n))));
+    this.#setRegister('SCTLR_EL1', input('sctlr', sctlrWithTcf(Number(input('tcf', 1n)))));
     this.#setRegister('GCR_EL1', input('gcr', WORLD_REGISTERS.GCR_EL1));
     this.#setRegister('RGSR_EL1', input('rgsr', 0n));
     this.#setRegister('TFSR_EL1', 0n);

@@ -174,7 +174,10 @@ function contents(address: bigint, bytes: number): string | undefined {
   for (const buffer of [PLAIN, TAGGED]) {
     if (at < buffer.va || at + bytes > buffer.va + BUFFER_BYTES) continue;
     const part = pristineBytes(buffer).subarray(at - buffer.va, at - buffer.va + bytes);
-    return Buffer.from(part).reverse().toString('hex').replace(/^0+(?=.)/, '');
+    return Buffer.from(part)
+      .reverse()
+      .toString('hex')
+      .replace(/^0+(?=.)/, '');
   }
   return undefined;
 }
@@ -231,7 +234,11 @@ function makeInstance(
   let word = randomWord(decoded, variant, prng);
   if (syntax.includes('<label:i*4>')) {
     const data = PLAIN.va + 4 * prng.below(WRITABLE_BYTES / 4);
-    word = withTarget(decoded, word, /^ldr/.test(syntax) ? data : CODE_VA + 4 * prng.below(PAGE / 4));
+    word = withTarget(
+      decoded,
+      word,
+      /^ldr/.test(syntax) ? data : CODE_VA + 4 * prng.below(PAGE / 4),
+    );
   }
   if (source.find(word) !== decoded) return undefined;
   const text = disassemble(word, BigInt(PC));

@@ -22,7 +22,15 @@ import {
   TAGGED,
   WRITABLE_BYTES,
 } from '../../test/conformance/golden-world.ts';
-import { decodeResult, encodeJob, encodePristine, JOB, type Job, type Outcome, RESULT } from './wire.ts';
+import {
+  decodeResult,
+  encodeJob,
+  encodePristine,
+  JOB,
+  type Job,
+  type Outcome,
+  RESULT,
+} from './wire.ts';
 
 /** QEMU's CPU: without what the engine does not have and what would change the signal frame. */
 export const QEMU_USER_CPU = 'max,sve=off,sme=off,pauth=off';

@@ -2,13 +2,14 @@
  * The binary form in which the executors take vectors and give results: fixed records of 64-bit
  * little-endian words. Used by `user-executor.ts` and `system-executor.ts`.
  */
+
+import type { State } from '../../test/conformance/golden-state.ts';
 import {
   BUFFER_BYTES,
   BUFFERS,
   type Buffer3,
   WRITABLE_BYTES,
 } from '../../test/conformance/golden-world.ts';
-import type { State } from '../../test/conformance/golden-state.ts';
 
 /** A vector as the executors run it. */
 export interface Job {
