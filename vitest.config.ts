@@ -1,8 +1,9 @@
+/** `npm test`: everything that needs nothing beyond `npm ci`. */
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
   test: {
-    include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
+    include: ['src/**/*.test.ts', 'test/**/*.test.ts', 'tools/**/*.test.ts'],
     exclude: ['test/linux/**', 'node_modules/**'],
     testTimeout: 60_000,
   },

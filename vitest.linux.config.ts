@@ -1,3 +1,4 @@
+/** `npm run test:linux`: Debian's kernel, fetched once. One file at a time: each boots machines. */
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
