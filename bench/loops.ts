@@ -1,7 +1,8 @@
 /**
  * The loops that `npm run bench` times, as assembly source for EL1 on the bare machine; source text
- * only, the harness gives them registers, memory and a count. Each is the body of a function: it runs
- * its loop x0 times and ends with `ret`. It may change x1 to x17 and the flags, and nothing else.
+ * only, the harness gives them registers, memory and a count. Each is the body of a function: it
+ * runs its loop x0 times and ends with `ret`. It may change x1 to x17 and the flags, and nothing
+ * else.
  *
  * On entry x1 is the start of a buffer of BUFFER_BYTES bytes, aligned to its size. With `tags` the
  * buffer is Tagged, all of it has allocation tag TAG, and x1 has it as logical tag.

@@ -1,6 +1,7 @@
 /**
- * The package's public face: what a VMM is written with. A host and its processes, KVM, the parts of
- * our own VMM, and an assembler for guests. Each floor also has its own face (`granule/machine`).
+ * The package's public face: what a VMM is written with. A host and its processes, KVM, the parts
+ * of our own VMM, and an assembler for guests. Each floor also has its own face
+ * (`granule/machine`).
  */
 export {
   AssemblyError,

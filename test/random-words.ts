@@ -1,7 +1,7 @@
 /**
- * Instruction words of a row for the tests of assembler and disassembler: random fields, each now and
- * then all zeros or all ones, since that is where spellings change; ignored bits as the assembler
- * writes them.
+ * Instruction words of a row for the tests of assembler and disassembler: random fields, each now
+ * and then all zeros or all ones, since that is where spellings change; ignored bits as the
+ * assembler writes them.
  */
 import { parsePattern, withField } from '../src/arm/a64/pattern.ts';
 import type { Alias, Row } from '../src/arm/a64/row.ts';

@@ -231,7 +231,9 @@ function relativeToPc(text: string): string | undefined {
   });
 }
 
-/** The words of the texts in hexadecimal. Ends with the assembler's messages where it refuses one. */
+/**
+ * The words of the texts in hexadecimal. Ends with the assembler's messages where it refuses one.
+ */
 function gnuAssemble(texts: readonly string[]): string[] {
   const directory = mkdtempSync(join(tmpdir(), 'record-assembler-'));
   const [source, object, binary] = ['text.s', 'text.o', 'text.bin'].map((name) =>

@@ -1,7 +1,7 @@
 /**
  * Writes a static ELF64 executable for AArch64 Linux from segments of memory, for guest programs
- * that our own assembler made. No sections, no symbols, no dynamic linking; reading ELF files is the
- * boot code's business.
+ * that our own assembler made. No sections, no symbols, no dynamic linking; reading ELF files is
+ * the boot code's business.
  */
 import { assert } from '../base/index.ts';
 

@@ -1,9 +1,12 @@
 /**
  * Assertions for our own bugs. Not for guest faults, host refusals or bad input: those have their
- * own mechanisms (fault records, `Errno`, one `Error` subclass per module). Called from every floor.
+ * own mechanisms (fault records, `Errno`, one `Error` subclass per module). Called from every
+ * floor.
  */
 
-/** Throws when `condition` is false. Keep `message` a literal: a template costs even when it holds. */
+/**
+ * Throws when `condition` is false. Keep `message` a literal: a template costs even when it holds.
+ */
 export function assert(condition: boolean, message: string): asserts condition {
   if (!condition) throw new AssertionError(message);
 }

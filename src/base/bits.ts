@@ -1,4 +1,6 @@
-/** Bit fields of 64-bit values held as `bigint`, for cold code (registers, syndromes, descriptors). */
+/**
+ * Bit fields of 64-bit values held as `bigint`, for cold code (registers, syndromes, descriptors).
+ */
 
 export const U64_MAX = (1n << 64n) - 1n;
 

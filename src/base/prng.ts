@@ -1,4 +1,7 @@
-/** Seeded randomness (xorshift128+ over 32-bit halves). The world passes one in; nobody calls Math.random. */
+/**
+ * Seeded randomness (xorshift128+ over 32-bit halves). The world passes one in; nobody calls
+ * Math.random.
+ */
 export class Prng {
   #a: number;
   #b: number;

@@ -33,7 +33,9 @@ const widthOp = (bytes: number): 1 | 2 | 4 | 8 => {
   return bytes;
 };
 
-/** What generation knows of an instruction: fields of the row's split, and registers that are 31. */
+/**
+ * What generation knows of an instruction: fields of the row's split, and registers that are 31.
+ */
 export interface KnownFields {
   readonly values: ReadonlyMap<Letter, number>;
   readonly is31: ReadonlyMap<Letter, boolean>;

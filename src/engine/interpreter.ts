@@ -24,7 +24,10 @@ import { FETCH_RECORDS, FETCH_TLB_ENTRIES, FETCH_TLB_ENTRY_SHIFT } from './tlb.t
 import { Op } from './wasm/code.ts';
 import { encodeModule, type FunctionBody, typeIndices } from './wasm/module.ts';
 
-/** What generated code asks of TypeScript. RP and BUDGET in the state are current in `slow` and `system`. */
+/**
+ * What generated code asks of TypeScript. RP and BUDGET in the state are current in `slow` and
+ * `system`.
+ */
 export interface EngineHooks {
   /**
    * A memory access that the fast path could not do; `packed` is for `decodeSlowAccess`, the VA is
@@ -33,7 +36,9 @@ export interface EngineHooks {
   slow(packed: number): number;
   /** Writes the bounce buffer to where the last slow write belongs. */
   commit(): void;
-  /** Carries out a `SystemOp`; 1 when execution must leave, 0 to go on with the next instruction. */
+  /**
+   * Carries out a `SystemOp`; 1 when execution must leave, 0 to go on with the next instruction.
+   */
   system(op: number): number;
   /** Runs soft operation `id` on SCRATCH. */
   soft(id: number): void;
@@ -106,6 +111,26 @@ function enterFunction(): FunctionBody {
   return { type: { parameters: [], results: [] }, locals: [], code: h.code };
 }
 
+/** step(): runs the record at STEP_RECORD and nothing behind it. */
+function stepFunction(): FunctionBody {
+  const h = new Handler(0);
+  h.code.i32(S.STEP_RECORD).i32(S.STEP_RECORD + 8).loadAt(Op.i32Load, S.STEP_RECORD);
+  h.code.op(Op.callIndirect).u32(HANDLER_TYPE_INDEX).u32(0);
+  return { type: { parameters: [], results: [] }, locals: [], code: h.code };
+}
+
+/** Behind an isolated record: leaves with PC at the next instruction. */
+function stopHandler(): FunctionBody {
+  const h = new Handler();
+  const { code } = h;
+  code.i32(0).loadAt(Op.i64Load, S.PAGE_VA);
+  code.get(RP_LOCAL).loadAt(Op.i32Load, S.RECORD_BASE).op(Op.i32Sub);
+  code.i32(1).op(Op.i32ShrU).op(Op.i64ExtendI32U).op(Op.i64Add).memory(Op.i64Store, S.PC);
+  code.i32(0).i32(0).memory(Op.i32Store, S.BUDGET);
+  emitLeave(h, S.Leave.budget);
+  return { type: handlerType, locals: h.locals, code };
+}
+
 /** Decodes the record and tries it again. */
 function decodeHandler(): FunctionBody {
   const h = new Handler();
@@ -156,15 +181,19 @@ export function encodeInterpreter(source: Decoder): Uint8Array<ArrayBuffer> {
   builtin[BuiltinHandler.decode] = decodeHandler();
   builtin[BuiltinHandler.pageEnd] = pageEndHandler();
   builtin[BuiltinHandler.unallocated] = systemHandler(SystemOp.undefined);
+  builtin[BuiltinHandler.stop] = stopHandler();
   assert(builtin.length === ROW_HANDLERS, 'builtin handlers come before the rows');
   const handlers = [...builtin, ...rowHandlers(source)];
-  const functions = [dispatchFunction(), enterFunction(), ...handlers];
-  const firstHandler = DISPATCH + 2;
+  const functions = [dispatchFunction(), enterFunction(), stepFunction(), ...handlers];
+  const firstHandler = DISPATCH + 3;
   const plan = {
     imports,
     memoryPagesMin: 1,
     functions,
-    exports: [{ name: 'enter', function: DISPATCH + 1 }],
+    exports: [
+      { name: 'enter', function: DISPATCH + 1 },
+      { name: 'step', function: DISPATCH + 2 },
+    ],
     table: handlers.map((_, i) => firstHandler + i),
   };
   assert(
@@ -177,18 +206,25 @@ export function encodeInterpreter(source: Decoder): Uint8Array<ArrayBuffer> {
 let sharedModule: WebAssembly.Module | undefined;
 
 /**
- * Takes a module that `encodeInterpreter` made earlier from these very rows (the build keeps one, as
- * making it takes longer than starting a guest). Has no effect once a machine exists.
+ * Takes a module that `encodeInterpreter` made earlier from these very rows (the build keeps one,
+ * as making it takes longer than starting a guest). Has no effect once a machine exists.
  */
 export function usePrebuiltInterpreter(bytes: Uint8Array<ArrayBuffer>): void {
   sharedModule ??= new WebAssembly.Module(bytes);
 }
 
-/** Instantiates the interpreter over a memory. `enter()` runs until it must leave; see state.ts. */
+export interface InterpreterInstance {
+  /** Runs from PC until it must leave; see state.ts. */
+  enter(): void;
+  /** Runs the one instruction at STEP_RECORD. */
+  step(): void;
+}
+
+/** Instantiates the interpreter over a memory. */
 export function instantiateInterpreter(
   memory: WebAssembly.Memory,
   hooks: EngineHooks,
-): { enter(): void } {
+): InterpreterInstance {
   sharedModule ??= new WebAssembly.Module(encodeInterpreter(decoder()));
   const e = {
     memory,
@@ -199,5 +235,6 @@ export function instantiateInterpreter(
     decode: (rp: number) => hooks.decode(rp),
   };
   const instance = new WebAssembly.Instance(sharedModule, { e });
-  return { enter: instance.exports.enter as () => void };
+  const { enter, step } = instance.exports;
+  return { enter: enter as () => void, step: step as () => void };
 }

@@ -35,7 +35,9 @@ export const RECORD_BASE = 0x130;
 /** i32: why `enter` returned, a `Leave`. */
 export const LEAVE = 0x134;
 export const PAGE_VA = 0x138;
-/** i64: which VA bits a TLB tag holds (bits 11:0 never; bits 63:56 unless both halves ignore them). */
+/**
+ * i64: which VA bits a TLB tag holds (bits 11:0 never; bits 63:56 unless both halves ignore them).
+ */
 export const VA_MASK = 0x140;
 /** i32 linear addresses of the TLBs in use. */
 export const TLB = 0x148;
@@ -83,6 +85,9 @@ export const SYSREG_SLOTS = (STATE_BYTES - SYSREG) / 8;
  */
 export const MRS_TABLE = 0x10000;
 export const MSR_TABLE = 0x20000;
+
+/** A record copied here runs alone: the one behind it stops. Used for single steps. */
+export const STEP_RECORD = 0x4000;
 
 /** Why the generated code returned to TypeScript. */
 export const Leave = { budget: 0, fetch: 1, event: 2 } as const;

@@ -14,8 +14,9 @@
  * Fetch TLB entry (16 bytes): i64 VA of the page or -1; i32 linear address of its record page;
  * i32 global.
  *
- * Invariant: an entry exists only for RAM that is Normal Write-Back and permits the access; anything
- * else always takes the slow path. An entry with a write tag never names a page that holds code.
+ * Invariant: an entry exists only for RAM that is Normal Write-Back and permits the access;
+ * anything else always takes the slow path. An entry with a write tag never names a page that holds
+ * code.
  */
 
 export const TLB_ENTRIES = 1024;

@@ -1,10 +1,10 @@
 /**
- * The counters of a VM: the machine's clock and how far behind it each of the VM's two counters is, and
- * what else its vCPUs' timers (timer.ts) share. Called by them and by the VM's ioctls.
+ * The counters of a VM: the machine's clock and how far behind it each of the VM's two counters is,
+ * and what else its vCPUs' timers (timer.ts) share. Called by them and by the VM's ioctls.
  *
- * Counts of the machine are numbers below 2^53 (4.5 years at 62.5 MHz). An offset is 64-bit and wraps,
- * so that a VMM can set a counter to anything; it is kept as bigint with a number beside it, and where
- * the number cannot tell the VM's count (which then is past 2^53) the bigint does.
+ * Counts of the machine are numbers below 2^53 (4.5 years at 62.5 MHz). An offset is 64-bit and
+ * wraps, so that a VMM can set a counter to anything; it is kept as bigint with a number beside it,
+ * and where the number cannot tell the VM's count (which then is past 2^53) the bigint does.
  * Linux: arch/arm64/kvm/arch_timer.c.
  */
 
@@ -22,8 +22,8 @@ export interface CounterClock {
 }
 
 /**
- * PPIs of the virtual and the physical timer and of their EL2 counterparts, which guests do not have,
- * by the attributes of KVM_ARM_VCPU_TIMER_CTRL. Linux: default_ppi[].
+ * PPIs of the virtual and the physical timer and of their EL2 counterparts, which guests do not
+ * have, by the attributes of KVM_ARM_VCPU_TIMER_CTRL. Linux: default_ppi[].
  */
 const DEFAULT_PPIS = [27, 30, 28, 26] as const;
 
@@ -89,8 +89,8 @@ export class VmTimers {
   }
 
   /**
-   * KVM_ARM_SET_COUNTER_OFFSET: one offset for both counters, for good. EINVAL for a `reserved` that
-   * is not zero; EBUSY while a vCPU runs.
+   * KVM_ARM_SET_COUNTER_OFFSET: one offset for both counters, for good. EINVAL for a `reserved`
+   * that is not zero; EBUSY while a vCPU runs.
    */
   setCounterOffset(offset: bigint, reserved: bigint, vcpuRunning: boolean): 0 | Refusal {
     if (reserved !== 0n) return refuse(Errno.EINVAL);

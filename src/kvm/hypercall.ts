@@ -1,6 +1,7 @@
 /**
- * What the handlers of hypercalls (smccc.ts, psci.ts, trng.ts) need of the VM, what they are told about
- * the call, and what they may ask the vCPU to do afterwards. Types, and how results are returned.
+ * What the handlers of hypercalls (smccc.ts, psci.ts, trng.ts) need of the VM, what they are told
+ * about the call, and what they may ask the vCPU to do afterwards. Types, and how results are
+ * returned.
  */
 
 import type { Prng } from '../base/index.ts';

@@ -1,7 +1,7 @@
 /**
  * What KVM_CREATE_VM gives: the descriptor of a VM with all its ioctls. Memory and capabilities are
- * `vm.ts`'s; here are the vCPUs, the interrupt controller, the timers' common part and the calls that
- * concern several vCPUs.
+ * `vm.ts`'s; here are the vCPUs, the interrupt controller, the timers' common part and the calls
+ * that concern several vCPUs.
  */
 
 import { Prng } from '../base/index.ts';

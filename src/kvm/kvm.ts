@@ -1,6 +1,6 @@
 /**
- * /dev/kvm of one host: makes VMs, and owns the processing element that runs all their vCPUs and the
- * machine's clock. The VMM opens it once.
+ * /dev/kvm of one host: makes VMs, and owns the processing element that runs all their vCPUs and
+ * the machine's clock. The VMM opens it once.
  */
 
 import {

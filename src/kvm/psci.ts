@@ -1,7 +1,7 @@
 /**
- * PSCI, the firmware interface that turns CPUs and the system on and off: versions 0.1, 0.2, 1.0 and
- * 1.1 as KVM implements them. Called by smccc.ts for calls that are allowed; changes the caller's
- * registers and returns what else is to be done.
+ * PSCI, the firmware interface that turns CPUs and the system on and off: versions 0.1, 0.2, 1.0
+ * and 1.1 as KVM implements them. Called by smccc.ts for calls that are allowed; changes the
+ * caller's registers and returns what else is to be done.
  * Linux: arch/arm64/kvm/psci.c. Arm: DEN 0022.
  */
 
@@ -246,7 +246,9 @@ function systemReset2({ registers }: Call, minor: 0 | 1): HypercallAction {
   };
 }
 
-/** The VMM carries it out; it finds the call's arguments in the registers, which stay as they are. */
+/**
+ * The VMM carries it out; it finds the call's arguments in the registers, which stay as they are.
+ */
 function systemSuspend({ vm, registers }: Call): HypercallAction {
   if (!vm.systemSuspendEnabled) return answer(registers, PSCI_RET_NOT_SUPPORTED);
   return { kind: 'system-event', type: KVM_SYSTEM_EVENT_SUSPEND, data: [], stopAll: false };

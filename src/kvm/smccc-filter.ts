@@ -53,8 +53,9 @@ export class SmcccFilter {
   readonly #ranges: FilterRange[] = [];
 
   /**
-   * KVM_ARM_VM_SMCCC_FILTER: what to do with `count` function ids from `base` on. EINVAL for an unknown
-   * action or a range past 2^32, EBUSY after a vCPU ran, EEXIST where it meets one set before.
+   * KVM_ARM_VM_SMCCC_FILTER: what to do with `count` function ids from `base` on. EINVAL for an
+   * unknown action or a range past 2^32, EBUSY after a vCPU ran, EEXIST where it meets one set
+   * before.
    */
   set(request: { base: number; count: number; action: number; hasRunOnce: boolean }): 0 | Refusal {
     const { base, count, action } = request;

@@ -1,4 +1,6 @@
-/** Hypercalls as a guest makes them: discovery, PSCI, TRNG, KVM's own calls, and the VMM's filter. */
+/**
+ * Hypercalls as a guest makes them: discovery, PSCI, TRNG, KVM's own calls, and the VMM's filter.
+ */
 
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../base/index.ts';

@@ -1,8 +1,8 @@
 /**
- * Hypercalls by the SMC Calling Convention: a guest's HVC, or SMC, with a function id in x0. Answers the
- * architecture's and KVM's own calls here and hands the rest to psci.ts and trng.ts; what is unknown, or
- * refused by smccc-filter.ts, is NOT_SUPPORTED. Called by the vCPU, which carries out the action.
- * Linux: arch/arm64/kvm/hypercalls.c. Arm: DEN 0028.
+ * Hypercalls by the SMC Calling Convention: a guest's HVC, or SMC, with a function id in x0.
+ * Answers the architecture's and KVM's own calls here and hands the rest to psci.ts and trng.ts;
+ * what is unknown, or refused by smccc-filter.ts, is NOT_SUPPORTED. Called by the vCPU, which
+ * carries out the action. Linux: arch/arm64/kvm/hypercalls.c. Arm: DEN 0028.
  */
 
 import { bit } from '../base/index.ts';
@@ -49,8 +49,8 @@ const PTP_VIRTUAL_COUNTER = 0;
 const PTP_PHYSICAL_COUNTER = 1;
 
 /**
- * Carries out the call in `registers` (x0 … x30 of the calling vCPU, live) and leaves its results there.
- * Never fails: what cannot be done is a negative result in x0.
+ * Carries out the call in `registers` (x0 … x30 of the calling vCPU, live) and leaves its results
+ * there. Never fails: what cannot be done is a negative result in x0.
  */
 export function handleHypercall(
   vm: HypercallVm,

@@ -1,8 +1,8 @@
 /**
- * The architected timers of EL1 guests: a virtual and a physical timer in each vCPU, which drive two
- * level-sensitive PPIs. The vCPU calls `update` before it runs and again `nextDeadline` ticks later,
- * and `read` and `write` for the registers. What waits or sleeps meanwhile is not known here; the
- * counters and what the vCPUs share is in counter.ts.
+ * The architected timers of EL1 guests: a virtual and a physical timer in each vCPU, which drive
+ * two level-sensitive PPIs. The vCPU calls `update` before it runs and again `nextDeadline` ticks
+ * later, and `read` and `write` for the registers. What waits or sleeps meanwhile is not known
+ * here; the counters and what the vCPUs share is in counter.ts.
  * Linux: arch/arm64/kvm/arch_timer.c. Arm: D12, the Generic Timer.
  */
 

@@ -1,6 +1,6 @@
 /**
- * The Arm True Random Number Generator firmware interface, with bits from a seeded generator: a run is
- * repeatable. Called by smccc.ts for calls that are allowed.
+ * The Arm True Random Number Generator firmware interface, with bits from a seeded generator: a run
+ * is repeatable. Called by smccc.ts for calls that are allowed.
  * Linux: arch/arm64/kvm/trng.c. Arm: DEN 0098.
  */
 

@@ -15,7 +15,9 @@ import { Mmu, type MmuFeatures } from './mmu.ts';
 export interface Hypervisor {
   /** MRS of a register of kind 'computed' that is not the PE's own; undefined: UNDEFINED. */
   readRegister(register: SystemRegister): bigint | undefined;
-  /** MSR likewise: 'leave' makes the run return at once, 'undefined' takes an UNDEFINED exception. */
+  /**
+   * MSR likewise: 'leave' makes the run return at once, 'undefined' takes an UNDEFINED exception.
+   */
   writeRegister(register: SystemRegister, value: bigint): 'resume' | 'leave' | 'undefined';
 }
 
@@ -45,6 +47,10 @@ export class CpuContext {
   hasNonGlobal = false;
   /** Halves of the VA space with an entry of a block: bit 0 the lower, bit 1 the upper. */
   large = 0;
+  /** The hypervisor steps the guest (MDCR_EL2.TDE): each instruction ends the run. */
+  debugStep = false;
+  /** The hypervisor takes BRK. */
+  debugBrk = false;
   /** Virtual interrupt inputs (what HCR_EL2.VI and VF or a GIC's list registers signal). */
   irqLine = false;
   fiqLine = false;

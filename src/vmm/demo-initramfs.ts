@@ -1,7 +1,7 @@
 /**
  * Builds the demo's initial RAM disk: busybox, an /init that looks at the guest from inside, and
- * the MTE test program where one is given. /init ends with one line that says how it went, which the
- * caller looks for on the console, and powers off.
+ * the MTE test program where one is given. /init ends with one line that says how it went, which
+ * the caller looks for on the console, and powers off.
  *
  * What /init expects it reads from the kernel command line (`demoCommandLine`).
  */

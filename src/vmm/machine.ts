@@ -1,7 +1,8 @@
 /**
  * A `virt` machine on KVM: guest memory mapped in a host process, a VM with vCPUs and a VGIC, the
- * board's devices, and the loop that handles exits. `runMachine` is what the CLI calls; `Machine` is
- * the same piece by piece, for programs and tests. The host sees it as one process with /dev/kvm.
+ * board's devices, and the loop that handles exits. `runMachine` is what the CLI calls; `Machine`
+ * is the same piece by piece, for programs and tests. The host sees it as one process with
+ * /dev/kvm.
  */
 import {
   assert,
@@ -242,7 +243,9 @@ export class Machine {
     this.#boot();
   }
 
-  /** Runs until the guest powers off or resets, all CPUs wait for the outside, or the slice ends. */
+  /**
+   * Runs until the guest powers off or resets, all CPUs wait for the outside, or the slice ends.
+   */
   runSlice(): PowerEvent | Extract<Turn, { kind: 'idle' | 'budget' }> {
     this.input.pump();
     for (;;) {

@@ -1,7 +1,7 @@
 /**
- * Where the engine and QEMU 10 differ on purpose: QEMU departs from the Arm ARM, or the architecture
- * leaves a choice. Each difference has a name, the rows it concerns and what becomes of QEMU's
- * answer; nothing else may differ. Read by `golden.test.ts`.
+ * Where the engine and QEMU 10 differ on purpose: QEMU departs from the Arm ARM, or the
+ * architecture leaves a choice. Each difference has a name, the rows it concerns and what becomes
+ * of QEMU's answer; nothing else may differ. Read by `golden.test.ts`.
  */
 import { disassemble } from '../../src/arm/a64/text.ts';
 import type { GoldenVector } from './golden-state.ts';

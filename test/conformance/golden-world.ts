@@ -88,7 +88,9 @@ export const WORLD_REGISTERS = {
   GCR_EL1: 1n,
 } as const;
 
-/** SCTLR_EL1 with the same tag check faults for EL0 (TCF0) and EL1 (TCF): 1 sync, 2 async, 3 asym. */
+/**
+ * SCTLR_EL1 with the same tag check faults for EL0 (TCF0) and EL1 (TCF): 1 sync, 2 async, 3 asym.
+ */
 export const sctlrWithTcf = (tcf: number): bigint =>
   WORLD_REGISTERS.SCTLR_EL1 | (BigInt(tcf) << 38n) | (BigInt(tcf) << 40n);
 

@@ -1,7 +1,7 @@
 /**
- * Every row of the A64 table against vectors recorded from QEMU (`tools/record-golden.ts`): the same
- * registers, flags, memory, tags and faults, but for the differences that `golden-exceptions.ts`
- * names.
+ * Every row of the A64 table against vectors recorded from QEMU (`tools/record-golden.ts`): the
+ * same registers, flags, memory, tags and faults, but for the differences that
+ * `golden-exceptions.ts` names.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

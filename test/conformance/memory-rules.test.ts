@@ -10,7 +10,9 @@ import { PLAIN, pristineBytes, pristineTags, sctlrWithTcf, TAGGED } from './gold
 
 const machine = new GoldenMachine();
 
-/** Runs one instruction at EL0 unless the inputs say otherwise; what changed, as a vector's text. */
+/**
+ * Runs one instruction at EL0 unless the inputs say otherwise; what changed, as a vector's text.
+ */
 function run(instruction: string, inputs: string): string {
   const vector = parseVector(`${hexWord(assemble(instruction))} 1 ${inputs} |`);
   const changes = machine.run(vector, 'system');

@@ -1,8 +1,9 @@
 /**
- * Makes instances of a row for the recorder: an opcode with random fields, a seed for the registers,
- * and inputs that make its operands sensible: bases that point into a buffer (or, now and then, just
- * outside it, or with another tag), branch targets in the code page, exclusive stores behind their
- * loads. Called by `record-golden.ts`; knows the rows only by their patterns and texts.
+ * Makes instances of a row for the recorder: an opcode with random fields, a seed for the
+ * registers, and inputs that make its operands sensible: bases that point into a buffer (or, now
+ * and then, just outside it, or with another tag), branch targets in the code page, exclusive
+ * stores behind their loads. Called by `record-golden.ts`; knows the rows only by their patterns
+ * and texts.
  */
 import { type DecodedRow, type Decoder, knownInVariant } from '../../src/arm/a64/decoder.ts';
 import { withField } from '../../src/arm/a64/pattern.ts';

@@ -12,7 +12,9 @@ export interface BitmaskFields {
   readonly imms: number;
 }
 
-/** log2 of the element size, or -1 when the encoding is reserved. Arm: HighestSetBit(N:NOT(imms)). */
+/**
+ * log2 of the element size, or -1 when the encoding is reserved. Arm: HighestSetBit(N:NOT(imms)).
+ */
 function elementLog2({ n, imms }: BitmaskFields): number {
   const length = 31 - Math.clz32((n << 6) | (~imms & 0x3f));
   const ones = imms & ((1 << length) - 1);
@@ -36,7 +38,9 @@ export function decodeBitmask(fields: BitmaskFields, is64: boolean): bigint | un
   return is64 ? value : BigInt.asUintN(32, value);
 }
 
-/** The encoding of a value (unsigned, of the operation's width), or undefined when there is none. */
+/**
+ * The encoding of a value (unsigned, of the operation's width), or undefined when there is none.
+ */
 export function encodeBitmask(value: bigint, is64: boolean): BitmaskFields | undefined {
   const whole = is64 ? value : value | (value << 32n);
   let size = 64;

@@ -37,7 +37,10 @@ function substitute(b: Ops, table: Uint8Array, bytes: V128): V128 {
   return result;
 }
 
-/** Row r of the state, bytes r, r + 4 …, moves left by r (right for the inverse). Arm: AESShiftRows(). */
+/**
+ * Row r of the state, bytes r, r + 4 …, moves left by r (right for the inverse). Arm:
+ * AESShiftRows().
+ */
 const shiftRows = (b: Ops, state: V128, direction: 1 | -1): V128 =>
   permute(b, 0, state, state, (i) => (i + 16 + direction * 4 * (i % 4)) % 16);
 
@@ -57,7 +60,10 @@ function mixColumns(b: Ops, x: V128): V128 {
   return vxor(b, vxor(b, twice, rotateColumns(b, vxor(b, twice, x), 1)), rest);
 }
 
-/** Arm: AESInvMixColumns(); 14, 11, 13, 9 is 2, 3, 1, 1 after adding 4 (a + c) to a and c, and so on. */
+/**
+ * Arm: AESInvMixColumns(); 14, 11, 13, 9 is 2, 3, 1, 1 after adding 4 (a + c) to a and c, and so
+ * on.
+ */
 function inverseMixColumns(b: Ops, x: V128): V128 {
   const opposite = b.let(vxor(b, x, rotateColumns(b, x, 2)));
   const fourfold = double(b, b.let(double(b, opposite)));

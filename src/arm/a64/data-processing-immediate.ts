@@ -1,4 +1,7 @@
-/** Rows of "Data processing - immediate": PC-relative, add/subtract, logical, move wide, bitfield, extract. */
+/**
+ * Rows of "Data processing - immediate": PC-relative, add/subtract, logical, move wide, bitfield,
+ * extract.
+ */
 import {
   addFlags,
   logicFlags,
@@ -187,16 +190,8 @@ export const aliases: Alias[] = [
     'mov <R|SP:s,d>, <R|SP:s,n>',
     (f) => f('d') === 31 || f('n') === 31,
   ),
-  alias(
-    'CMN_imm',
-    's 0 1 100010 h iiiiiiiiiiii nnnnn 11111',
-    'cmn <R|SP:s,n>, #<imm12:h,i>',
-  ),
-  alias(
-    'CMP_imm',
-    's 1 1 100010 h iiiiiiiiiiii nnnnn 11111',
-    'cmp <R|SP:s,n>, #<imm12:h,i>',
-  ),
+  alias('CMN_imm', 's 0 1 100010 h iiiiiiiiiiii nnnnn 11111', 'cmn <R|SP:s,n>, #<imm12:h,i>'),
+  alias('CMP_imm', 's 1 1 100010 h iiiiiiiiiiii nnnnn 11111', 'cmp <R|SP:s,n>, #<imm12:h,i>'),
   alias('TST_imm', 's 11 100100 k rrrrrr iiiiii nnnnn 11111', 'tst <R:s,n>, #<bitmask:s,k,r,i>'),
   alias(
     'MOV_movz',

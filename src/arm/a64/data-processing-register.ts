@@ -1,4 +1,7 @@
-/** Rows of "Data processing - register": shifted and extended arithmetic, logic, multiply, divide, CRC, conditional. */
+/**
+ * Rows of "Data processing - register": shifted and extended arithmetic, logic, multiply, divide,
+ * CRC, conditional.
+ */
 import {
   addFlags,
   logicFlags,
@@ -263,7 +266,9 @@ function crc32(name: string, castagnoli: boolean, size: number): Row {
   );
 }
 
-/** Swaps neighbouring groups of `width` bits under `mask` (which selects the lower of each pair). */
+/**
+ * Swaps neighbouring groups of `width` bits under `mask` (which selects the lower of each pair).
+ */
 function swap<T extends Int>(b: Ops, x: T, width: number, mask: bigint): T {
   const constant = (value: bigint | number): T =>
     (x.type === 'i64' ? b.i64(value) : b.i32(Number(BigInt.asIntN(32, BigInt(value))))) as T;

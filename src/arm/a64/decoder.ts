@@ -1,7 +1,7 @@
 /**
- * Finds the row of an opcode, and which of the row's handlers (its split) serves it. Built once from
- * the rows; called for every instruction that is predecoded. `checkRows` proves that no two rows
- * claim one opcode.
+ * Finds the row of an opcode, and which of the row's handlers (its split) serves it. Built once
+ * from the rows; called for every instruction that is predecoded. `checkRows` proves that no two
+ * rows claim one opcode.
  */
 import { assert } from '../../base/index.ts';
 import { type Field, fieldOf, type Pattern, parsePattern } from './pattern.ts';
@@ -128,7 +128,9 @@ function bucketize(rows: readonly DecodedRow[]): DecodedRow[][] {
   return buckets;
 }
 
-/** Faults of the table in words: overlaps that no `refines` explains, bad patterns, double names. */
+/**
+ * Faults of the table in words: overlaps that no `refines` explains, bad patterns, double names.
+ */
 export function checkRows(rows: readonly Row[]): string[] {
   const faults: string[] = [];
   const names = new Set<string>();

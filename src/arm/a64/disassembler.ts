@@ -1,6 +1,6 @@
 /**
- * Disassembles one instruction: word to text. An alias is preferred to its row, as the Arm ARM does.
- * The disassembler of the whole table is made in `text.ts`.
+ * Disassembles one instruction: word to text. An alias is preferred to its row, as the Arm ARM
+ * does. The disassembler of the whole table is made in `text.ts`.
  */
 import type { Forms } from './form.ts';
 

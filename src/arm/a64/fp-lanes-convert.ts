@@ -1,7 +1,8 @@
 /**
- * Conversions of all elements of a part at once: to and from integers of the same width, to integral
- * values, between single and double precision. As in `fp-lanes.ts`, WebAssembly's instructions where
- * they give Arm's result and flags, else `arm/fp`. Called by the scalar and the vector rows.
+ * Conversions of all elements of a part at once: to and from integers of the same width, to
+ * integral values, between single and double precision. As in `fp-lanes.ts`, WebAssembly's
+ * instructions where they give Arm's result and flags, else `arm/fp`. Called by the scalar and the
+ * vector rows.
  */
 import { ROUNDING_FPCR, Rounding } from '../fp/index.ts';
 import {

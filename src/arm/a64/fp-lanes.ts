@@ -3,9 +3,9 @@
  * they give Arm's result and flags, else the functions of `arm/fp` element by element.
  *
  * WebAssembly rounds to nearest, keeps denormals and raises no flags. So its result stands when
- * FPCR asks for that, it is no NaN and within range, and it is exact or FPSR.IXC is set already (the
- * flags are cumulative). Whether it is exact is found out with error-free transformations. Half
- * precision always goes the long way. Called by the scalar and the vector rows.
+ * FPCR asks for that, it is no NaN and within range, and it is exact or FPSR.IXC is set already
+ * (the flags are cumulative). Whether it is exact is found out with error-free transformations.
+ * Half precision always goes the long way. Called by the scalar and the vector rows.
  */
 import { Fpcr, Fpsr } from '../fp/index.ts';
 import type { I32, I64, Ops, V128 } from './ops.ts';

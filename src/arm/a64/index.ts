@@ -1,6 +1,6 @@
 /**
- * The A64 instruction set: its table of rows, and what is derived from it as text. Semantics and the
- * operations they are written in (`ops.ts`) are for row files and engines.
+ * The A64 instruction set: its table of rows, and what is derived from it as text. Semantics and
+ * the operations they are written in (`ops.ts`) are for row files and engines.
  */
 export { Assembler, AssemblyError } from './assembler.ts';
 export { checkRows, type DecodedRow, Decoder } from './decoder.ts';

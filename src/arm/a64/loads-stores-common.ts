@@ -6,8 +6,8 @@
 import type { I64, Ops } from './ops.ts';
 
 /**
- * Every row with a base register splits on `n=31`: SP must be aligned (Arm: CheckSPAlignment(), which
- * `access` does when it knows the base to be SP), and SP without writeback is Tag Unchecked.
+ * Every row with a base register splits on `n=31`: SP must be aligned (Arm: CheckSPAlignment(),
+ * which `access` does when it knows the base to be SP), and SP without writeback is Tag Unchecked.
  */
 export const SPLIT_ON_SP = 'n=31';
 

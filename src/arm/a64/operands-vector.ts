@@ -1,6 +1,6 @@
 /**
- * Operand kinds of Advanced SIMD: registers with an arrangement, elements, register lists. Row files
- * make further ones from the same makers with other tables.
+ * Operand kinds of Advanced SIMD: registers with an arrangement, elements, register lists. Row
+ * files make further ones from the same makers with other tables.
  */
 
 import { chooseName, type Names, nameBy, type OperandKind, type ReadForm } from './operands.ts';

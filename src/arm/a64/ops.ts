@@ -82,7 +82,9 @@ export const SystemOp = {
   /** An FP or SIMD instruction while CPACR_EL1 traps it. */
   fpTrap: 16,
   sev: 17,
-  /** A load or store whose base is SP, not 16-byte aligned, while SCTLR_EL1.SA or SA0 forbids it. */
+  /**
+   * A load or store whose base is SP, not 16-byte aligned, while SCTLR_EL1.SA or SA0 forbids it.
+   */
   spAlignment: 18,
   /** An interrupt may have become deliverable. */
   irqCheck: 19,

@@ -1,4 +1,6 @@
-/** Reads row patterns: fixed bits and fields. Used by the decoder, the assembler and the builders. */
+/**
+ * Reads row patterns: fixed bits and fields. Used by the decoder, the assembler and the builders.
+ */
 import { assert } from '../../base/index.ts';
 
 /** A run of bits of one field: `width` bits at opcode bit `lo`, placed at field bit `to`. */

@@ -11,8 +11,9 @@
  *   ldr x0, =expr             a load from the literal pool, which is placed at `.ltorg` or the end
  *   // and ;                 comments to the end of the line; C comments too
  *
- * There are no sections and no macros: TypeScript composes source text. The first pass lays out, the
- * second encodes, so that labels may be used before they are defined except where they decide sizes.
+ * There are no sections and no macros: TypeScript composes source text. The first pass lays out,
+ * the second encodes, so that labels may be used before they are defined except where they decide
+ * sizes.
  */
 import { assert } from '../../base/index.ts';
 import { type Assembler, AssemblyError } from './assembler.ts';

@@ -15,7 +15,8 @@
  * widths or operations; do not split registers or immediates. Keep to at most 64 handlers a row.
  *
  * ## Syntax
- * Lower case text as the GNU assembler writes it, with operands in angle brackets, `<kind:letters>`:
+ * Lower case text as the GNU assembler writes it, with operands in angle brackets,
+ * `<kind:letters>`:
  *
  *   <X:d> <W:d>            general register, 31 = xzr/wzr       <X|SP:n> <W|SP:n>  31 = sp/wsp
  *   <R:s,d> <R|SP:s,n>     X when field s is 1, else W

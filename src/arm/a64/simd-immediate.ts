@@ -1,6 +1,7 @@
 /**
  * Rows for "Advanced SIMD modified immediate": MOVI, MVNI, ORR, BIC and FMOV. The immediate is the
- * field i, abc:defgh of the Arm ARM; how it is expanded follows from the row. Collected by `simd.ts`.
+ * field i, abc:defgh of the Arm ARM; how it is expanded follows from the row. Collected by
+ * `simd.ts`.
  */
 import { expandImmediate } from './fp-common.ts';
 import type { I64, Ops, V128 } from './ops.ts';

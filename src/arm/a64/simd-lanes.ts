@@ -271,8 +271,8 @@ export function narrowSaturated(b: Ops, size: Size, how: Narrowing, x: V128): V1
 // ---- single elements ----------------------------------------------------------------------------
 
 /**
- * Runs `body` for every element at run time, with its index; unrolled where there is one. An element
- * may be written once the elements it depends on (those of the same index) were read.
+ * Runs `body` for every element at run time, with its index; unrolled where there is one. An
+ * element may be written once the elements it depends on (those of the same index) were read.
  */
 export function eachElement(b: Ops, count: number, body: (index: number | I32) => void): void {
   if (count === 1) {

@@ -24,8 +24,8 @@ import {
 } from './simd-lanes.ts';
 
 /**
- * High half of the doubled product, optionally rounded, saturated, of 16- or 32-bit elements; raises
- * QC. Arm: SQDMULH, SQRDMULH.
+ * High half of the doubled product, optionally rounded, saturated, of 16- or 32-bit elements;
+ * raises QC. Arm: SQDMULH, SQRDMULH.
  */
 export function doublingHigh(b: Ops, size: Size, n: V128, m: V128, rounding: boolean): V128 {
   const bits = bitsOf(size);

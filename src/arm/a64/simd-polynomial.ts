@@ -1,8 +1,8 @@
 /**
  * The carry-less product of two 64-bit polynomials over {0, 1}, for PMULL. Integer multiplication
  * does it when operands are spread out: with one bit in four kept, column k (from 0 to 15) of a
- * product sums at most k + 1 ones, so a carry leaves the bits that are masked away in the last column
- * only, and with it the register. Called by the three-different rows.
+ * product sums at most k + 1 ones, so a carry leaves the bits that are masked away in the last
+ * column only, and with it the register. Called by the three-different rows.
  */
 import type { I64, Ops } from './ops.ts';
 

@@ -1,7 +1,7 @@
 /**
  * Rows for "Advanced SIMD shift by immediate", vector and scalar. The position of the highest set
- * bit of immh gives the element size; each size is a row, with the bits behind it as field i: a left
- * shift by i, a right shift by the element bits less i. Collected by `simd.ts`.
+ * bit of immh gives the element size; each size is a row, with the bits behind it as field i: a
+ * left shift by i, a right shift by the element bits less i. Collected by `simd.ts`.
  */
 import { fixedToFpLanes, fpToFixedLanes } from './fp-lanes-convert.ts';
 import type { I32, I64, Ops, V128 } from './ops.ts';

@@ -1,6 +1,6 @@
 /**
- * Rows for "Advanced SIMD three same" and its scalar form, integers only, with the rounding doubling
- * multiply-accumulates and dot products of "three same extra". Floating point is in
+ * Rows for "Advanced SIMD three same" and its scalar form, integers only, with the rounding
+ * doubling multiply-accumulates and dot products of "three same extra". Floating point is in
  * `simd-three-same-fp.ts`. Collected by `simd.ts`.
  */
 import type { I32, I64, Ops, V128 } from './ops.ts';

@@ -1,4 +1,6 @@
-/** Rows of "Exceptions and system": exception generation, system registers, hints, barriers, PSTATE. */
+/**
+ * Rows of "Exceptions and system": exception generation, system registers, hints, barriers, PSTATE.
+ */
 import { type Ops, SystemOp } from './ops.ts';
 import { type Alias, alias, type Row, row } from './row.ts';
 

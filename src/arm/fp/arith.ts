@@ -1,5 +1,6 @@
 /**
- * Floating-point arithmetic with one rounding: add, multiply, divide, square root, fused multiply-add.
+ * Floating-point arithmetic with one rounding: add, multiply, divide, square root, fused
+ * multiply-add.
  *
  * Each function takes and returns bits of one format and ORs what it raises into `ctx.flags`.
  * Called through the table in operations.ts, and by tests.

@@ -28,7 +28,9 @@ import {
   processNaNs,
 } from './round.ts';
 
-/** 256…511 to 256…511, as `2^17 / a` rounded from the middle of the interval. Arm: RecipEstimate(). */
+/**
+ * 256…511 to 256…511, as `2^17 / a` rounded from the middle of the interval. Arm: RecipEstimate().
+ */
 function recipEstimate(a: number): number {
   const middle = a * 2 + 1;
   return (Math.floor((1 << 19) / middle) + 1) >> 1;

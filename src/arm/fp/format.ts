@@ -116,8 +116,8 @@ export const fpMaxNormal = (format: FpFormat, sign: number): bigint =>
   fpZero(format, sign) | (format.infinity - 1n);
 
 /**
- * Unpacks an operand of data processing: denormals are flushed as FPCR says (single and double raise
- * IDC), AHP is ignored. Arm: FPUnpack().
+ * Unpacks an operand of data processing: denormals are flushed as FPCR says (single and double
+ * raise IDC), AHP is ignored. Arm: FPUnpack().
  */
 export function unpack(ctx: FpContext, format: FpFormat, bits: bigint): Unpacked {
   const sign = bits & format.signBit ? 1 : 0;

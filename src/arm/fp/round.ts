@@ -97,7 +97,9 @@ export function round(
   });
 }
 
-/** Rounds the result of a conversion between formats: AHP counts, FZ16 does not. Arm: FPRoundCV(). */
+/**
+ * Rounds the result of a conversion between formats: AHP counts, FZ16 does not. Arm: FPRoundCV().
+ */
 export function roundForConvert(
   ctx: FpContext,
   format: FpFormat,

@@ -1,4 +1,7 @@
-/** Opcodes of WebAssembly's 128-bit SIMD instructions, behind the prefix 0xfd. Generated from the order of the specification. */
+/**
+ * Opcodes of WebAssembly's 128-bit SIMD instructions, behind the prefix 0xfd. Generated from the
+ * order of the specification.
+ */
 
 const shapes = (prefix: string, names: string): string[] =>
   names.split(' ').map((name) => (name === '-' ? '' : `${prefix}.${name}`));

@@ -1,7 +1,7 @@
 /**
- * Where the VMM puts the VGIC's frames: one distributor, and redistributors either in one region that
- * grows with the vCPUs or in numbered regions of a fixed size, which the vCPUs fill in order. Called by
- * device.ts for the attributes of KVM_DEV_ARM_VGIC_GRP_ADDR.
+ * Where the VMM puts the VGIC's frames: one distributor, and redistributors either in one region
+ * that grows with the vCPUs or in numbered regions of a fixed size, which the vCPUs fill in order.
+ * Called by device.ts for the attributes of KVM_DEV_ARM_VGIC_GRP_ADDR.
  *
  * Addresses come from the VMM unchecked and are 64-bit, hence bigint here.
  * Linux: kvm_vgic_addr(), vgic_v3_alloc_redist_region(), vgic_v3_check_base().
@@ -24,7 +24,9 @@ const FRAME_ALIGNMENT = 0x1_0000n;
 const DISTRIBUTOR_BYTES = BigInt(KVM_VGIC_V3_DIST_SIZE);
 const REDISTRIBUTOR_BYTES = BigInt(KVM_VGIC_V3_REDIST_SIZE);
 
-/** Fields of KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION: count 63:52, base 51:16, flags 15:12, index 11:0. */
+/**
+ * Fields of KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION: count 63:52, base 51:16, flags 15:12, index 11:0.
+ */
 const REGION_COUNT_SHIFT = 52n;
 const REGION_BASE_MASK = 0xf_ffff_ffff_0000n;
 const REGION_FLAGS_MASK = 0xf000n;
@@ -69,7 +71,10 @@ export class AddressMap {
     }
   }
 
-  /** An address; for a region, `value` names it. ENXIO for an unknown attribute, ENOENT for a region. */
+  /**
+   * An address; for a region, `value` names it. ENXIO for an unknown attribute, ENOENT for a
+   * region.
+   */
   get(attribute: bigint, value: bigint): bigint | Refusal {
     switch (Number(attribute)) {
       case KVM_VGIC_V3_ADDR_TYPE_DIST:
@@ -88,8 +93,8 @@ export class AddressMap {
   }
 
   /**
-   * Sets an address. EEXIST where it is set, EINVAL where it is misaligned, wraps or overlaps, E2BIG
-   * outside the IPA space, ENXIO for an unknown attribute.
+   * Sets an address. EEXIST where it is set, EINVAL where it is misaligned, wraps or overlaps,
+   * E2BIG outside the IPA space, ENXIO for an unknown attribute.
    */
   set(attribute: bigint, value: bigint): 0 | Refusal {
     switch (Number(attribute)) {

@@ -1,7 +1,7 @@
 /**
- * One vCPU's CPU interface: priority mask, binary points, group enables, end-of-interrupt mode and the
- * active priorities. It decides whether a priority may interrupt what runs; which interrupt that is,
- * delivery.ts knows. Register encodings are in icc.ts.
+ * One vCPU's CPU interface: priority mask, binary points, group enables, end-of-interrupt mode and
+ * the active priorities. It decides whether a priority may interrupt what runs; which interrupt
+ * that is, delivery.ts knows. Register encodings are in icc.ts.
  * Arm: IHI 0069, the ICV_* registers and their pseudocode, which is what a KVM guest sees.
  */
 
@@ -88,8 +88,8 @@ export class CpuInterface {
   }
 
   /**
-   * Priority drop: forgets the highest active priority, whichever group it is of, and returns it, or
-   * 0xff where none was active. Arm: VPriorityDrop().
+   * Priority drop: forgets the highest active priority, whichever group it is of, and returns it,
+   * or 0xff where none was active. Arm: VPriorityDrop().
    */
   drop(): number {
     const dropped = this.runningPriority;

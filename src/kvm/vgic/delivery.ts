@@ -1,8 +1,8 @@
 /**
- * Which vCPU is interrupted by what, now: joins the interrupts' state with the CPU interfaces, keeps
- * the IRQ and FIQ input of every vCPU up to date, and carries out acknowledge, end of interrupt,
- * deactivation and SGIs. The register files change state and then call `bankChanged` or `refresh`, so
- * that asking whether a vCPU is interrupted is one array load.
+ * Which vCPU is interrupted by what, now: joins the interrupts' state with the CPU interfaces,
+ * keeps the IRQ and FIQ input of every vCPU up to date, and carries out acknowledge, end of
+ * interrupt, deactivation and SGIs. The register files change state and then call `bankChanged` or
+ * `refresh`, so that asking whether a vCPU is interrupted is one array load.
  */
 
 import { CpuInterface } from './cpu-interface.ts';
@@ -105,8 +105,8 @@ export class Delivery {
   }
 
   /**
-   * Priority drop, and deactivation unless EOImode splits the two. An INTID that is not active, or is
-   * not what the dropped priority belongs to, is not deactivated. ICC_EOIRn; Arm: ICV_EOIRn_EL1.
+   * Priority drop, and deactivation unless EOImode splits the two. An INTID that is not active, or
+   * is not what the dropped priority belongs to, is not deactivated. ICC_EOIRn; Arm: ICV_EOIRn_EL1.
    */
   endOfInterrupt(vcpu: number, group: 0 | 1, intid: number): void {
     if (intid >= FIRST_SPECIAL_INTID) return;
@@ -134,8 +134,8 @@ export class Delivery {
   }
 
   /**
-   * A write to ICC_SGI1R_EL1 and its like, in two halves: makes the SGI pending for the vCPUs named by
-   * affinity and target list, or for all others. `anyGroup` false reaches group 0 SGIs only.
+   * A write to ICC_SGI1R_EL1 and its like, in two halves: makes the SGI pending for the vCPUs named
+   * by affinity and target list, or for all others. `anyGroup` false reaches group 0 SGIs only.
    * Linux: vgic_v3_dispatch_sgi(), which also ignores the range selector.
    */
   sendSgi(source: number, low: number, high: number, anyGroup: boolean): void {

@@ -1,7 +1,7 @@
 /**
- * The VGIC's registers as the VMM saves and restores them: KVM_DEV_ARM_VGIC_GRP_DIST_REGS, REDIST_REGS,
- * CPU_SYSREGS and LEVEL_INFO. Each access is of 32 bits (64 for system registers) at the offset or
- * encoding in the attribute; device.ts has found the vCPU it is about.
+ * The VGIC's registers as the VMM saves and restores them: KVM_DEV_ARM_VGIC_GRP_DIST_REGS,
+ * REDIST_REGS, CPU_SYSREGS and LEVEL_INFO. Each access is of 32 bits (64 for system registers) at
+ * the offset or encoding in the attribute; device.ts has found the vCPU it is about.
  * Linux: vgic_v3_attr_regs_access(), vgic-sys-reg-v3.c.
  */
 
@@ -84,7 +84,9 @@ export function hasRegister(group: number, attr: bigint, irqCount: number): 0 | 
   return exists() ? 0 : refuse(Errno.ENXIO);
 }
 
-/** Value of a register; zero between the registers of a frame. ENXIO or EINVAL for the other groups. */
+/**
+ * Value of a register; zero between the registers of a frame. ENXIO or EINVAL for the other groups.
+ */
 export function readRegister(vgic: Vgic, { group, attr, vcpu }: RegisterAttr): bigint | Refusal {
   switch (group) {
     case KVM_DEV_ARM_VGIC_GRP_DIST_REGS:
@@ -133,7 +135,9 @@ function writeFrame(frame: Frame, offset: number, value: number, irqCount: numbe
   return 0;
 }
 
-/** Whether the distributor's identification is ours. (quirk) Any revision is taken, and none kept. */
+/**
+ * Whether the distributor's identification is ours. (quirk) Any revision is taken, and none kept.
+ */
 function isAcceptable(offset: number, value: number): boolean {
   if (offset === GICD.IIDR) return ((value ^ GICD_IIDR_VALUE) & ~GICD_IIDR_REVISION_MASK) === 0;
   return offset !== GICD.TYPER2 || value === 0;

@@ -1,4 +1,7 @@
-/** The VGIC device as a VMM uses it: mostly what is refused, and save and restore through attributes. */
+/**
+ * The VGIC device as a VMM uses it: mostly what is refused, and save and restore through
+ * attributes.
+ */
 
 import { describe, expect, it } from 'vitest';
 import { ipa } from '../../base/index.ts';

@@ -1,8 +1,8 @@
 /**
- * The VGIC as a device of KVM's: KVM_CREATE_DEVICE makes one, KVM_SET_DEVICE_ATTR gives it interrupts
- * and addresses and initialises it, and afterwards its registers are saved and restored through the
- * attributes of its groups. Refusals are Linux's. The VM calls it; the running VGIC is vgic.ts.
- * Linux: arch/arm64/kvm/vgic/vgic-kvm-device.c, vgic-init.c, vgic-mmio-v3.c, vgic-v3.c.
+ * The VGIC as a device of KVM's: KVM_CREATE_DEVICE makes one, KVM_SET_DEVICE_ATTR gives it
+ * interrupts and addresses and initialises it, and afterwards its registers are saved and restored
+ * through the attributes of its groups. Refusals are Linux's. The VM calls it; the running VGIC is
+ * vgic.ts. Linux: arch/arm64/kvm/vgic/vgic-kvm-device.c, vgic-init.c, vgic-mmio-v3.c, vgic-v3.c.
  */
 
 import { Errno, type Refusal, refuse } from '../../host/index.ts';
@@ -56,8 +56,8 @@ export interface VgicVm {
 }
 
 /**
- * KVM_CREATE_DEVICE. ENODEV for a type other than the GICv3, EEXIST for a second one, EBUSY while or
- * after a vCPU ran, E2BIG for a VM with too many vCPUs.
+ * KVM_CREATE_DEVICE. ENODEV for a type other than the GICv3, EEXIST for a second one, EBUSY while
+ * or after a vCPU ran, E2BIG for a VM with too many vCPUs.
  */
 export function createVgicDevice(
   vm: VgicVm,
@@ -97,8 +97,8 @@ export class VgicDevice {
   }
 
   /**
-   * Before a vCPU's first run: ENXIO where an address is missing, EINVAL where frames overlap, EBUSY
-   * before initialisation. Linux: kvm_vgic_map_resources().
+   * Before a vCPU's first run: ENXIO where an address is missing, EINVAL where frames overlap,
+   * EBUSY before initialisation. Linux: kvm_vgic_map_resources().
    */
   mapResources(): 0 | Refusal {
     if (this.#ready) return 0;
@@ -172,7 +172,8 @@ export class VgicDevice {
 
   /**
    * KVM_IRQ_LINE. ENXIO for a CPU's own lines, which only a VM without VGIC has; EBUSY before
-   * initialisation; EINVAL for an interrupt or vCPU that does not exist. Linux: kvm_vgic_inject_irq().
+   * initialisation; EINVAL for an interrupt or vCPU that does not exist. Linux:
+   * kvm_vgic_inject_irq().
    */
   irqLine({ irq, level }: KvmIrqLevel): 0 | Refusal {
     const intid = irq & KVM_ARM_IRQ_NUM_MASK;
@@ -228,7 +229,9 @@ export class VgicDevice {
     return 0;
   }
 
-  /** Runs `access` on a register. EINVAL without its vCPU, EBUSY before initialisation or in a run. */
+  /**
+   * Runs `access` on a register. EINVAL without its vCPU, EBUSY before initialisation or in a run.
+   */
   #access<T>(
     group: number,
     attr: bigint,
@@ -240,7 +243,9 @@ export class VgicDevice {
     return access(this.#vgic, { group, attr, vcpu });
   }
 
-  /** The vCPU whose affinity is in an attribute's upper half, or -1; the distributor asks for none. */
+  /**
+   * The vCPU whose affinity is in an attribute's upper half, or -1; the distributor asks for none.
+   */
   #vcpuOf(group: number, attr: bigint): number {
     const affinity =
       group === KVM_DEV_ARM_VGIC_GRP_DIST_REGS

@@ -1,7 +1,7 @@
 /**
  * The distributor's frame (GICD_*): identification, the one enable KVM implements, routing, and the
- * registers of the SPIs. Accesses come aligned and of a size DISTRIBUTOR_REGIONS allows; a 64-bit one
- * comes as two of 32 bits. Called by vgic.ts for a guest and for the VMM.
+ * registers of the SPIs. Accesses come aligned and of a size DISTRIBUTOR_REGIONS allows; a 64-bit
+ * one comes as two of 32 bits. Called by vgic.ts for a guest and for the VMM.
  * Linux: vgic_v3_dist_registers in arch/arm64/kvm/vgic/vgic-mmio-v3.c.
  */
 

@@ -1,7 +1,7 @@
 /**
- * The CPU interface's system registers (ICC_*_EL1) as a guest reads and writes them. What is absent is
- * UNDEFINED: AP registers beyond the implemented priorities, reads of write-only registers, writes of
- * read-only ones. Called by the vCPU when a guest's MRS or MSR names one of them.
+ * The CPU interface's system registers (ICC_*_EL1) as a guest reads and writes them. What is absent
+ * is UNDEFINED: AP registers beyond the implemented priorities, reads of write-only registers,
+ * writes of read-only ones. Called by the vCPU when a guest's MRS or MSR names one of them.
  */
 
 import type { Delivery } from './delivery.ts';
@@ -59,8 +59,8 @@ export function readIcc(delivery: Delivery, vcpu: number, reg: number): number {
 }
 
 /**
- * Writes register `reg` (an `Icc` encoding) with the halves of a 64-bit value; false where the access
- * is UNDEFINED.
+ * Writes register `reg` (an `Icc` encoding) with the halves of a 64-bit value; false where the
+ * access is UNDEFINED.
  */
 export function writeIcc(
   delivery: Delivery,

@@ -1,7 +1,7 @@
 /**
- * The registers that distributor and redistributors have in common: a bit, two or eight per interrupt
- * at the same offsets of a frame. The distributor's show SPIs, a redistributor's the SGIs and PPIs of
- * its vCPU; everything else reads as zero and ignores writes.
+ * The registers that distributor and redistributors have in common: a bit, two or eight per
+ * interrupt at the same offsets of a frame. The distributor's show SPIs, a redistributor's the SGIs
+ * and PPIs of its vCPU; everything else reads as zero and ignores writes.
  * Linux: arch/arm64/kvm/vgic/vgic-mmio.c.
  */
 

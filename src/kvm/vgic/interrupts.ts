@@ -1,10 +1,11 @@
 /**
- * The state of every interrupt: enables, pending latches, line levels, active bits, groups, triggers,
- * priorities and routes. It knows what is pending and for whom; it does not know the CPU interfaces
- * (cpu-interface.ts) nor any register layout. Called by delivery.ts and the register files.
+ * The state of every interrupt: enables, pending latches, line levels, active bits, groups,
+ * triggers, priorities and routes. It knows what is pending and for whom; it does not know the CPU
+ * interfaces (cpu-interface.ts) nor any register layout. Called by delivery.ts and the register
+ * files.
  *
- * Layout: interrupts live in banks of 32, a bit each, so that a register that covers 32 interrupts is
- * one word. Bank v < vcpuCount holds the SGIs and PPIs of vCPU v; bank vcpuCount + k holds SPIs
+ * Layout: interrupts live in banks of 32, a bit each, so that a register that covers 32 interrupts
+ * is one word. Bank v < vcpuCount holds the SGIs and PPIs of vCPU v; bank vcpuCount + k holds SPIs
  * 32 + 32k … 63 + 32k. A *slot* is bank * 32 + bit, the index of per-interrupt arrays.
  * Invariant: an SPI's bit is set in `routed` for the vCPU it is routed to and for no other.
  */
@@ -103,8 +104,8 @@ export class Interrupts {
   }
 
   /**
-   * Slot of the pending, inactive, enabled interrupt of highest priority for `vcpu` among the groups
-   * that its CPU interface has enabled, or -1; of equal ones the lowest INTID.
+   * Slot of the pending, inactive, enabled interrupt of highest priority for `vcpu` among the
+   * groups that its CPU interface has enabled, or -1; of equal ones the lowest INTID.
    */
   highestPending(vcpu: number, group0: boolean, group1: boolean): number {
     const spiBanks = this.bankCount - this.vcpuCount;
@@ -157,8 +158,8 @@ export class Interrupts {
   }
 
   /**
-   * Drives an input: the line of a level-sensitive interrupt, a trigger for an edge-triggered one (each
-   * call with `level` true is one). Returns whether anything changed.
+   * Drives an input: the line of a level-sensitive interrupt, a trigger for an edge-triggered one
+   * (each call with `level` true is one). Returns whether anything changed.
    * Linux: vgic_validate_injection(), kvm_vgic_inject_irq().
    */
   drive(slot: number, level: boolean): boolean {
@@ -177,7 +178,9 @@ export class Interrupts {
     this.priority[slot] = priority & PRIORITY_MASK;
   }
 
-  /** Routes SPI number `spi` (INTID - 32); an affinity nobody has means it is delivered to nobody. */
+  /**
+   * Routes SPI number `spi` (INTID - 32); an affinity nobody has means it is delivered to nobody.
+   */
   setRoute(spi: number, affinity: number): void {
     this.route[spi] = affinity;
     const spiBanks = this.bankCount - this.vcpuCount;

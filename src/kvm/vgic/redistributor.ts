@@ -1,6 +1,6 @@
 /**
- * A redistributor's two frames (GICR_*): identification and LPI tables, and the registers of one vCPU's
- * SGIs and PPIs. There are no LPIs (no ITS): the tables' addresses are kept and never used.
+ * A redistributor's two frames (GICR_*): identification and LPI tables, and the registers of one
+ * vCPU's SGIs and PPIs. There are no LPIs (no ITS): the tables' addresses are kept and never used.
  * Accesses come aligned and of a size REDISTRIBUTOR_REGIONS allows; a 64-bit one as two of 32 bits.
  * Linux: vgic_v3_rd_registers in arch/arm64/kvm/vgic/vgic-mmio-v3.c.
  */

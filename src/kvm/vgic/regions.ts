@@ -1,15 +1,18 @@
 /**
- * Frames of memory-mapped registers, and which accesses they take: sizes, alignment, and interrupts that
- * exist. An access that is not allowed, or between the registers, reads as zero and is ignored.
- * Linux: check_region() and vgic_get_mmio_region() in arch/arm64/kvm/vgic/vgic-mmio.c.
+ * Frames of memory-mapped registers, and which accesses they take: sizes, alignment, and interrupts
+ * that exist. An access that is not allowed, or between the registers, reads as zero and is
+ * ignored. Linux: check_region() and vgic_get_mmio_region() in arch/arm64/kvm/vgic/vgic-mmio.c.
  */
 
-/** A save or restore by the VMM, which sees pending latches and lines apart, or a guest's access. */
+/**
+ * A save or restore by the VMM, which sees pending latches and lines apart, or a guest's access.
+ */
 export type Accessor = 'guest' | 'user';
 
 /**
- * The registers of the distributor or of a redistributor. `read` and `write` take what `takesAccess`
- * allows, a 64-bit access as two of 32 bits; values are unsigned, or any int32 when written.
+ * The registers of the distributor or of a redistributor. `read` and `write` take what
+ * `takesAccess` allows, a 64-bit access as two of 32 bits; values are unsigned, or any int32 when
+ * written.
  */
 export interface Frame {
   readonly regions: readonly RegisterRegion[];

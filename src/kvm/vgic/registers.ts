@@ -1,7 +1,8 @@
 /**
  * GICv3 register offsets, system register encodings and the field values KVM shows its guests. Data
- * only; the behaviour is in distributor.ts, redistributor.ts and icc.ts. Offsets and names are those
- * of the GIC architecture (IHI 0069); the values that identify the implementation are Linux's.
+ * only; the behaviour is in distributor.ts, redistributor.ts and icc.ts. Offsets and names are
+ * those of the GIC architecture (IHI 0069); the values that identify the implementation are
+ * Linux's.
  */
 
 /** Bytes of the distributor's frame. Linux: KVM_VGIC_V3_DIST_SIZE. */
@@ -48,7 +49,9 @@ export const GICD = {
   PIDR2: 0xffe8,
 } as const;
 
-/** Redistributor registers; those of the SGI frame have the distributor's offsets behind SGI_FRAME. */
+/**
+ * Redistributor registers; those of the SGI frame have the distributor's offsets behind SGI_FRAME.
+ */
 export const GICR = {
   CTLR: 0x0000,
   IIDR: 0x0004,
@@ -87,7 +90,9 @@ export const GICD_IIDR_REVISION_MASK = 0xf000;
 export const GICR_IIDR_VALUE = 0x4b00_043b;
 /** PIDR2.ArchRev 3. */
 export const PIDR2_VALUE = 0x3b;
-/** GICR_CTLR.IR and .CES (direct invalidation, EnableLPIs clearable); LPIs themselves are absent. */
+/**
+ * GICR_CTLR.IR and .CES (direct invalidation, EnableLPIs clearable); LPIs themselves are absent.
+ */
 export const GICR_CTLR_VALUE = (1 << 2) | (1 << 1);
 export const GICR_TYPER_LAST = 1 << 4;
 

@@ -1,7 +1,8 @@
 /**
- * A virtual GICv3 as KVM's: distributor, redistributors and CPU interfaces, without ITS and LPIs. This
- * is what the VM, its vCPUs and its in-kernel devices call: input lines, MMIO, system registers, the
- * IRQ and FIQ inputs of the vCPUs, and saved state. How userspace configures one is in device.ts.
+ * A virtual GICv3 as KVM's: distributor, redistributors and CPU interfaces, without ITS and LPIs.
+ * This is what the VM, its vCPUs and its in-kernel devices call: input lines, MMIO, system
+ * registers, the IRQ and FIQ inputs of the vCPUs, and saved state. How userspace configures one is
+ * in device.ts.
  *
  *     lines, PPIs ──▶ interrupts ──▶ delivery ──▶ irqPending / fiqPending of each vCPU
  *     MMIO ─▶ distributor, redistributor ─┘  ▲
@@ -129,8 +130,8 @@ export class Vgic {
   }
 
   /**
-   * A guest's load of `size` bytes (1, 2, 4 or 8) from a frame, unsigned; zero where no register takes
-   * an access of that size.
+   * A guest's load of `size` bytes (1, 2, 4 or 8) from a frame, unsigned; zero where no register
+   * takes an access of that size.
    */
   read(ipa: Ipa, size: number): bigint {
     const index = this.#frameAt(ipa);
@@ -143,7 +144,9 @@ export class Vgic {
     return (high << 32n) | BigInt(frame.read(offset, 4, 'guest'));
   }
 
-  /** A guest's store of `size` bytes (1, 2, 4 or 8) to a frame: the value's halves, int32 or uint32. */
+  /**
+   * A guest's store of `size` bytes (1, 2, 4 or 8) to a frame: the value's halves, int32 or uint32.
+   */
   write(ipa: Ipa, size: number, low: number, high: number): void {
     const index = this.#frameAt(ipa);
     assert(index >= 0, 'vgic: write outside the frames');
@@ -173,7 +176,9 @@ export class Vgic {
     return readIcc(this.#delivery, vcpu, register);
   }
 
-  /** Writes the halves of a CPU interface register (an `Icc` encoding); false if it is UNDEFINED. */
+  /**
+   * Writes the halves of a CPU interface register (an `Icc` encoding); false if it is UNDEFINED.
+   */
   writeIcc(vcpu: number, register: number, low: number, high: number): boolean {
     return writeIcc(this.#delivery, vcpu, register, low, high);
   }
@@ -194,8 +199,8 @@ export class Vgic {
   }
 
   /**
-   * The lines of the level-sensitive interrupts among the 32 of `vcpu` from `intid` (a multiple of 32)
-   * on, a bit each, unsigned. Linux: vgic_read_irq_line_level_info().
+   * The lines of the level-sensitive interrupts among the 32 of `vcpu` from `intid` (a multiple of
+   * 32) on, a bit each, unsigned. Linux: vgic_read_irq_line_level_info().
    */
   lineLevels(vcpu: number, intid: number): number {
     const slot = this.#interrupts.slotOf(vcpu, intid);

@@ -1,7 +1,8 @@
 /**
- * A Linux program in our own assembly: checks MTE as user space sees it, one line on standard output
- * per check. Synchronous mode (SIGSEGV with SEGV_MTESERR at the faulting address), asynchronous
- * mode (SEGV_MTEAERR), PROT_MTE, TCO. The demo's initramfs carries it as /bin/mte-test.
+ * A Linux program in our own assembly: checks MTE as user space sees it, one line on standard
+ * output per check. Synchronous mode (SIGSEGV with SEGV_MTESERR at the faulting address),
+ * asynchronous mode (SEGV_MTEAERR), PROT_MTE, TCO. The demo's initramfs carries it as
+ * /bin/mte-test.
  *
  * Exit status: 0 all checks hold, 1 one failed (its line says what was found), 2 no MTE.
  *
