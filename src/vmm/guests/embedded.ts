@@ -1,9 +1,10 @@
 /**
- * The embedded guest: a bare-metal program for EL1 in our own assembly, which `npm start` runs where
- * Debian's kernel cannot be fetched. It has the header of an arm64 Image, so that the boot path of
- * kernels loads it anywhere in RAM. It builds stage-1 tables, turns on the MMU and MTE, checks tags,
- * tag faults and their syndromes in synchronous, asynchronous and asymmetric mode, prints over the
- * PL011, and powers off by PSCI. Where ID_AA64PFR1_EL1 shows no MTE it checks that tags read as 0.
+ * The embedded guest: a bare-metal program for EL1 in our own assembly, which `npm start` runs
+ * where Debian's kernel cannot be fetched. It has the header of an arm64 Image, so that the boot
+ * path of kernels loads it anywhere in RAM. It builds stage-1 tables, turns on the MMU and MTE,
+ * checks tags, tag faults and their syndromes in synchronous, asynchronous and asymmetric mode,
+ * prints over the PL011, and powers off by PSCI. Where ID_AA64PFR1_EL1 shows no MTE it checks that
+ * tags read as 0.
  *
  *     VA 0900_0000   page      PL011, Device-nGnRE
  *        4…_0000     2 MiB     the image and what follows it, where it was loaded; Tagged Normal
@@ -614,7 +615,7 @@ image_end:
 .equ tables_end, tables + 8 * page
 .equ state, tables_end
 .equ stack_top, tables_end + page
-.equ image_size, stack_top
+.equ image_size, stack_top - image
 `;
 
 const main = [start, generation, storage, synchronous, imprecise, end, withoutMte, setup].join(
