@@ -56,13 +56,21 @@ interface Indexed<T extends Row | Alias> {
   readonly weight: number;
 }
 
+const ZERO = '0'.charCodeAt(0);
+const ONE = '1'.charCodeAt(0);
+
+/** Runs for every row before the first alias is assembled, hence no pattern objects here. */
 function indexed<T extends Row | Alias>(form: Form<T>): Indexed<T> {
+  const { pattern } = form.spelling;
   let [mask, value, weight] = [0, 0, 0];
-  for (const character of form.spelling.pattern) {
-    const fixed = character === '0' || character === '1';
-    mask = (mask << 1) | Number(fixed);
-    value = (value << 1) | Number(character === '1');
-    weight += Number(fixed);
+  for (let i = 0; i < 32; i++) {
+    const code = pattern.charCodeAt(i);
+    mask <<= 1;
+    value <<= 1;
+    if (code !== ZERO && code !== ONE) continue;
+    mask |= 1;
+    value |= code - ZERO;
+    weight++;
   }
   return { form, mask, value, weight };
 }
