@@ -1,3 +1,4 @@
+/** The loops that are timed: they assemble, use no register beyond their own, and return. */
 import { describe, expect, it } from 'vitest';
 import { benchLoops } from '../bench/loops.ts';
 import { assembleProgram } from '../src/arm/a64/program.ts';

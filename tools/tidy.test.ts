@@ -36,11 +36,11 @@ test.each([
 });
 
 const ADDRESSES = `${HEAD}import type { Hva, Ipa, Pa } from '../base/index.ts';
-declare const pa: Pa, ipa: Ipa, hva: Hva, offset: number;
+declare const pa: Pa, ipa: Ipa, hva: Hva, offset: number, PAGE_MASK: number;
 `;
 
 test.each([
-  'pa & 4095',
+  'pa & offset',
   'ipa >> 12',
   'hva >>> 12',
   '(pa + offset) | 1',
@@ -58,6 +58,8 @@ test.each([
   '(pa - pa) & 4095',
   '(ipa - ipa) % 4096',
   'offset & 1',
+  'pa & 4095',
+  'hva & PAGE_MASK',
 ])('tidy: %s, accepted', (expression) => {
   expect(faultsOf('src/kvm/x.ts', `${ADDRESSES}export const x = ${expression};\n`)).toEqual([]);
 });

@@ -4,7 +4,7 @@
  * levels). Pure and cold: the walker (`machine/mmu.ts`) reads raw halves; the table builder
  * (`machine/tables.ts`), the hypervisor and the debugger read these. 48-bit addresses only.
  */
-import { assert, bit, bits, type Pa, pa } from '../base/index.ts';
+import { assert, bit, bits, isAligned, type Pa, pa } from '../base/index.ts';
 
 /** log2 of the translation granule: 4, 16 or 64 KiB. */
 export type GranuleBits = 12 | 14 | 16;
@@ -190,7 +190,7 @@ export function makeLeaf(
   granuleBits: GranuleBits = 12,
 ): bigint {
   assert(level === 3 || isBlockLevel(level, granuleBits), 'no leaf at this level');
-  assert(output % leafBytes(level, granuleBits) === 0, 'output address of a leaf is aligned');
+  assert(isAligned(output, leafBytes(level, granuleBits)), 'output address of a leaf is aligned');
   assert((attributes & ~LEAF_ATTRIBUTES) === 0n, 'attributes of a leaf hold nothing else');
   return BigInt(output) | attributes | (level === 3 ? 3n : 1n);
 }

@@ -1,3 +1,4 @@
+/** The ELF writer: headers, segments, alignment; what `vmm/elf.ts` reads back. */
 import { describe, expect, it } from 'vitest';
 import { writeElf } from './elf-writer.ts';
 

@@ -1,3 +1,4 @@
+/** Address spaces: what mmap and its kin refuse and do, one by one and against a naive model. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { decodeStage1 } from '../arm/descriptor.ts';

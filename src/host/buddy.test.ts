@@ -1,3 +1,4 @@
+/** The buddy allocator: order of allocation, merging, exhaustion. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { BuddyAllocator, MAX_ORDER } from './buddy.ts';

@@ -1,3 +1,4 @@
+/** Page frames: reference counts, zeroing, and the state of their tags. */
 import { describe, expect, it } from 'vitest';
 import { BLOCK_SIZE, MIB, PAGE_SIZE, type Pa, pa } from '../base/index.ts';
 import { dramOnly, PhysicalMemory } from '../machine/memory.ts';

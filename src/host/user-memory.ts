@@ -277,7 +277,7 @@ export class UserMemory {
         const page = this.#space.faultIn(at, { write });
         if (isRefusal(page)) break;
         linear = this.#memory.linear(byteOf(page.pa, at));
-        left = page.sizeBytes - (at % page.sizeBytes);
+        left = alignDown(at, page.sizeBytes) + page.sizeBytes - at;
       }
       if (linear < 0) break;
       const pieceBytes = Math.min(sizeBytes - done, left);

@@ -1,3 +1,4 @@
+/** Stage 2 aborts: what each becomes inside and outside memory slots, with and without MTE. */
 import { beforeEach, describe, expect, it } from 'vitest';
 import { TestGuest } from '../../test/support/test-guest.ts';
 import { decodeStage2Leaf } from '../arm/descriptor.ts';

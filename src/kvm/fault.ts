@@ -6,7 +6,15 @@
  * user_mem_abort(), 6.12). Tags of a page are initialised before stage 2 shows it to an MTE guest.
  */
 import { encodeFsc, FaultType } from '../arm/syndrome.ts';
-import { alignDown, BLOCK_SIZE, type Ipa, ipa, PAGE_SIZE, type Pa } from '../base/index.ts';
+import {
+  alignDown,
+  BLOCK_SIZE,
+  type Ipa,
+  ipa,
+  isAligned,
+  PAGE_SIZE,
+  type Pa,
+} from '../base/index.ts';
 import { Errno, errnoOf, isRefusal, type Refusal, refuse, VmFlag } from '../host/index.ts';
 import { hvaOf, type Memslot } from './memslot.ts';
 import { sanitiseMteTags } from './mte.ts';
@@ -177,7 +185,7 @@ function mapGuestMemory(vm: Vm, slot: Memslot, abort: GuestAbort, write: boolean
  * fault_supports_stage2_huge_mapping().
  */
 function holdsBlock(slot: Memslot, at: Ipa, address: number): boolean {
-  if ((at - address) % BLOCK_SIZE !== 0) return false;
+  if (!isAligned(at - address, BLOCK_SIZE)) return false;
   const start = alignDown(at, BLOCK_SIZE);
   return start >= slot.baseIpa && start + BLOCK_SIZE <= slot.baseIpa + slot.sizeBytes;
 }

@@ -1,3 +1,4 @@
+/** Stage 2: what is mapped, split and taken away, and who is told of it. */
 import { describe, expect, it } from 'vitest';
 import { BLOCK_SIZE, type Ipa, ipa, MIB, PAGE_SIZE, type Pa, pa } from '../base/index.ts';
 import { Host, isRefusal } from '../host/index.ts';

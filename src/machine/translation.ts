@@ -5,7 +5,7 @@
  */
 import { Shareability } from '../arm/memattr.ts';
 import { encodeFsc, FaultType } from '../arm/syndrome.ts';
-import { type Ipa, ipa, type Pa, pa } from '../base/index.ts';
+import { alignDown, type Ipa, ipa, PAGE_SIZE, type Pa, pa } from '../base/index.ts';
 
 export { FaultType };
 
@@ -152,6 +152,6 @@ export function parFromTranslation(out: Translation): bigint {
       PAR_RES1
     );
   }
-  const page = BigInt(out.pa - (out.pa % 4096));
+  const page = BigInt(alignDown(out.pa, PAGE_SIZE));
   return (BigInt(out.attr) << 56n) | page | PAR_RES1 | (BigInt(out.shareability) << 7n);
 }

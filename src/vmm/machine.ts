@@ -17,12 +17,8 @@ import {
   pa,
 } from '../base/index.ts';
 import { type AddressSpace, errnoName, Host, isRefusal, MapFlag, Prot } from '../host/index.ts';
-import { type MachineClock, WallClock } from '../kvm/clock.ts';
-import { COUNTER_FREQUENCY_HZ } from '../kvm/counter.ts';
-import { Kvm } from '../kvm/kvm.ts';
-import type { KvmVm, VmObserver } from '../kvm/kvm-vm.ts';
-import type { KvmPolicy } from '../kvm/policy.ts';
 import {
+  COUNTER_FREQUENCY_HZ,
   KVM_ARM_IRQ_TYPE_SPI,
   KVM_ARM_VCPU_POWER_OFF,
   KVM_ARM_VCPU_PSCI_0_2,
@@ -35,9 +31,16 @@ import {
   KVM_SYSTEM_EVENT_SHUTDOWN,
   KVM_VGIC_V3_ADDR_TYPE_DIST,
   KVM_VGIC_V3_ADDR_TYPE_REDIST,
+  Kvm,
+  type KvmPolicy,
+  type KvmVm,
   kvmArmIrq,
-} from '../kvm/uapi.ts';
-import type { Vcpu, VcpuExit } from '../kvm/vcpu.ts';
+  type MachineClock,
+  type Vcpu,
+  type VcpuExit,
+  type VmObserver,
+  WallClock,
+} from '../kvm/index.ts';
 import { dramOnly, PhysicalMemory } from '../machine/memory.ts';
 import {
   GIC_DISTRIBUTOR,
@@ -270,6 +273,7 @@ export class Machine {
             .readPc()
             .toString(16)}`,
         );
+      case 'debug':
       case 'nisv':
       case 'hypercall':
       case 'interrupted':

@@ -3,8 +3,7 @@
  * wait, and letting time pass at once when all do. Knows nothing of devices; the VMM's loop handles
  * the exits it returns. Same vCPUs, same clock, same budget: same order of turns.
  */
-import type { MachineClock } from '../kvm/clock.ts';
-import type { Vcpu, VcpuExit } from '../kvm/vcpu.ts';
+import type { MachineClock, Vcpu, VcpuExit } from '../kvm/index.ts';
 
 /** Instructions a vCPU runs before the next one's turn when more than one can run. */
 const TURN_INSTRUCTIONS = 50_000;

@@ -1,3 +1,7 @@
+/**
+ * The assembler against its disassembler on every row, and against recorded words of the GNU
+ * assembler.
+ */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { randomWord } from '../../../test/random-words.ts';

@@ -1,3 +1,4 @@
+/** Logical immediates: every encoding of both widths, and values that have none. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { decodeBitmask, encodeBitmask } from './bitmask.ts';

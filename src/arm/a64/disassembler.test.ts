@@ -1,3 +1,6 @@
+/**
+ * The disassembler against Capstone's on random words of every row; differences are listed by name.
+ */
 import { Capstone, Const, loadCapstone } from 'capstone-wasm';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { randomWord } from '../../../test/random-words.ts';

@@ -1,3 +1,4 @@
+/** The program assembler: labels, data, literal pools, and what it refuses. */
 import { describe, expect, it } from 'vitest';
 import { assembleProgram } from './program.ts';
 

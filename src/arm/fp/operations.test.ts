@@ -1,3 +1,6 @@
+/**
+ * Floating point against vectors recorded from QEMU, and against JavaScript in the default mode.
+ */
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';

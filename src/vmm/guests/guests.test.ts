@@ -1,3 +1,4 @@
+/** The guest programs as files: their format, and that they run wherever they are loaded. */
 import { describe, expect, it } from 'vitest';
 import { assembleProgram } from '../../arm/a64/program.ts';
 import { MIB } from '../../base/index.ts';
