@@ -3,6 +3,7 @@
  * assembler.
  */
 import { readFileSync } from 'node:fs';
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { randomWord } from '../../../test/random-words.ts';
 import { Prng } from '../../base/index.ts';
@@ -108,6 +109,22 @@ describe('assembler', () => {
   ])('%s: refused with the reason', (text, message) => {
     const [reason] = message.split(`: ${text}`);
     expect(() => assemble(text)).toThrow(new AssemblyError(reason!, text));
+  });
+
+  it('texts that are broken in one place: a word or an AssemblyError, nothing else', () => {
+    const texts = Object.keys(golden);
+    const piece = fc.constantFrom('', ' ', ',', '#', '[', ']', '{', '}', '.', '-', 'x', 'v0', '0x');
+    fc.assert(
+      fc.property(fc.nat(texts.length - 1), fc.nat(40), fc.nat(3), piece, (i, at, cut, put) => {
+        const text = texts[i]!.slice(0, at) + put + texts[i]!.slice(at + cut);
+        try {
+          expect(disassemble(assemble(text))).toBeDefined();
+        } catch (error) {
+          expect(error).toBeInstanceOf(AssemblyError);
+        }
+      }),
+      { numRuns: 2000 },
+    );
   });
 
   it.each([

@@ -5,9 +5,9 @@
  *   <sysreg:k>         op0:op1:CRn:CRm:op2, 16 bits, or 15 with op0's upper bit left out
  *   <C:n>              CRn or CRm as `c7`
  *   <pstate:o,p>       PSTATE field by op1 and op2
- *   <barrier:m> <isb:m> <prfop:t> <bti:p>
+ *   <barrier:m> <isb:m> <prfop:t>
  *   <dc:o,m,p,t>       operation by op1, CRm and op2 with its register: `civac, x0`; likewise ic,
- *                      at, tlbi, tlbinxs; the register is not written where there is none
+ *                      at, tlbi; the register is not written where there is none
  */
 import { findSystemRegisterByName, keyOfGenericName, systemRegisterName } from '../sysreg/index.ts';
 import { choice, joinValues, type OperandKind, splitValue } from './operands.ts';
@@ -120,12 +120,12 @@ const ADDRESS_TRANSLATION = sysOperations(`
   6 8: 0=s1e3r 1=s1e3w`);
 
 /** Each shareability of TLBI has its CRm; range operations have theirs. */
-function tlbOperations(suffix: string): SysOperation[] {
+function tlbOperations(): SysOperation[] {
   const plain = { os: 1, is: 3, '': 7 };
   const range = { is: 2, os: 5, '': 6 };
-  const rows = Object.entries(plain).flatMap(([domain, crm]) => {
-    const s = domain;
-    const r = range[s as keyof typeof range];
+  const rows = (['os', 'is', ''] as const).flatMap((s) => {
+    const crm = plain[s];
+    const r = range[s];
     return [
       `0 ${crm}: 0=vmalle1${s}! 1=vae1${s} 2=aside1${s} 3=vaae1${s} 5=vale1${s} 7=vaale1${s}`,
       `0 ${r}: 1=rvae1${s} 3=rvaae1${s} 5=rvale1${s} 7=rvaale1${s}`,
@@ -140,7 +140,7 @@ function tlbOperations(suffix: string): SysOperation[] {
     '4 4: 0=ipas2e1os 1=ipas2e1 2=ripas2e1 3=ripas2e1os',
     '4 4: 4=ipas2le1os 5=ipas2le1 6=ripas2le1 7=ripas2le1os',
   );
-  return sysOperations(rows.join('\n')).map((row) => ({ ...row, name: row.name + suffix }));
+  return sysOperations(rows.join('\n'));
 }
 
 const ZERO_REGISTER = 31;
@@ -177,10 +177,8 @@ export const systemOperands: Readonly<Record<string, OperandKind>> = {
   barrier: namesOrNumber(BARRIERS),
   isb: namesOrNumber(sparse('15:sy')),
   prfop: namesOrNumber(PREFETCHES),
-  bti: choice(['', 'c', 'j', 'jc']),
   dc: sysOperation(DATA_CACHE),
   ic: sysOperation(INSTRUCTION_CACHE),
   at: sysOperation(ADDRESS_TRANSLATION),
-  tlbi: sysOperation(tlbOperations('')),
-  tlbinxs: sysOperation(tlbOperations('nxs')),
+  tlbi: sysOperation(tlbOperations()),
 };

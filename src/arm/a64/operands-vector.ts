@@ -140,36 +140,6 @@ function readIndex(text: Scanner, limit: number): number | undefined {
   return text.match(/\]/y) ? Number(index) : text.deny("']' expected here");
 }
 
-const SIZES = 'bhsd';
-
-/**
- * `<VE:i,n>`: an element by imm5, where the lowest set bit gives the size and the bits above it the
- * index: `v3.h[5]`.
- */
-const elementByImm5: OperandKind = {
-  print([imm5, register]) {
-    const size = Math.log2(imm5! & -imm5!);
-    if (imm5 === 0 || size > 3) return undefined;
-    return `v${register}.${SIZES[size]}[${imm5! >> (size + 1)}]`;
-  },
-  parse(text, form) {
-    const start = text.at;
-    const register = readVectorRegister(text, 'v');
-    if (register === undefined) return undefined;
-    const name = readArrangement(text) ?? '?';
-    const size = SIZES.indexOf(name);
-    if (size < 0) return text.deny('an element such as .s[1] expected here', start);
-    const index = readIndex(text, 16 >> size);
-    if (index === undefined) return undefined;
-    const imm5 = (index << (size + 1)) | (1 << size);
-    const known = form.partly(0);
-    if (((imm5 ^ known.value) & known.mask) !== 0) {
-      return text.deny(`no form with element size .${name}`, start);
-    }
-    return [imm5, register];
-  },
-};
-
 export const vectorOperands: Readonly<Record<string, OperandKind>> = {
   VT: vectorBy(BY_SIZE),
   VF: vectorBy(BY_SZ),
@@ -178,5 +148,4 @@ export const vectorOperands: Readonly<Record<string, OperandKind>> = {
   VLh: elementList('h'),
   VLs: elementList('s'),
   VLd: elementList('d'),
-  VE: elementByImm5,
 };
