@@ -13,7 +13,6 @@ import {
 import {
   absolute,
   type FpOperation,
-  fop,
   fpAdd,
   fpDiv,
   fpMax,
@@ -28,6 +27,7 @@ import {
   negate,
 } from './fp-lanes.ts';
 import { fpRoundInt } from './fp-lanes-convert.ts';
+import { fop } from './fp-native.ts';
 import type { I32, Ops, V128 } from './ops.ts';
 import type { Row } from './row.ts';
 import { bitsOf, type Part, zeroes } from './simd-lanes.ts';

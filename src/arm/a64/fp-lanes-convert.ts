@@ -8,17 +8,13 @@ import { ROUNDING_FPCR, Rounding } from '../fp/index.ts';
 import {
   type Attempt,
   addAttempt,
-  atLeast,
   attemptOr,
   type FpOperation,
-  fop,
-  isFiniteValue,
   isNativeMode,
-  isZero,
   keepsDenormals,
-  magnitude,
   softLanes,
 } from './fp-lanes.ts';
+import { atLeast, fop, isFiniteValue, isZero, magnitude } from './fp-native.ts';
 import type { I32, I64, Ops, V128 } from './ops.ts';
 import {
   bitsOf,

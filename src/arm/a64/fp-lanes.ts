@@ -8,6 +8,8 @@
  * Half precision always goes the long way. Called by the scalar and the vector rows.
  */
 import { Fpcr, Fpsr } from '../fp/index.ts';
+import { fusedMultiplyAdd, productIsExact, quotientIsExact, sumIsExact } from './fp-error-free.ts';
+import { atLeast, fop, isFiniteValue, isZero, nativeOf } from './fp-native.ts';
 import type { I32, I64, Ops, V128 } from './ops.ts';
 import {
   bitsOf,
@@ -20,38 +22,6 @@ import {
   vxor,
   zeroes,
 } from './simd-lanes.ts';
-
-/** Names, and constants as bits, of the two formats WebAssembly computes in. */
-interface Native {
-  readonly shape: 'f32x4' | 'f64x2';
-  readonly sign: bigint;
-  readonly infinity: bigint;
-  /** Twice the smallest normal number: from here on nothing was tiny before rounding. */
-  readonly small: bigint;
-  /** From here on the error of a product is a normal number too. */
-  readonly errorFloor: bigint;
-  /** 2^k + 1 with k half the significand: Veltkamp's constant. */
-  readonly splitter: bigint;
-}
-
-const SINGLE: Native = {
-  shape: 'f32x4',
-  sign: 1n << 31n,
-  infinity: 0x7f80_0000n,
-  small: 2n << 23n,
-  errorFloor: 52n << 23n,
-  splitter: 0x4580_0800n,
-};
-const DOUBLE: Native = {
-  shape: 'f64x2',
-  sign: 1n << 63n,
-  infinity: 0x7ffn << 52n,
-  small: 2n << 52n,
-  errorFloor: 110n << 52n,
-  splitter: 0x41a0_0000_0200_0000n,
-};
-
-const nativeOf = (size: Size): Native => (size === 3 ? DOUBLE : SINGLE);
 
 /** An operation on the parts of vectors; unused elements of the result are anything. */
 export type FpOperation = (b: Ops, part: Part, ...operands: readonly V128[]) => V128;
@@ -104,64 +74,9 @@ export function holds(b: Ops, part: Part, mask: V128): I32 {
 /** All ones behind the part. */
 const outside = (b: Ops, part: Part): V128 => b.v128(-1n << BigInt(part.bits), -1n);
 
-export const fop = (b: Ops, size: Size, name: string, ...operands: V128[]): V128 =>
-  b.vop(`${nativeOf(size).shape}.${name}`, ...operands);
-
-export const magnitude = (b: Ops, size: Size, x: V128): V128 => fop(b, size, 'abs', x);
-
-/** Neither a NaN nor infinite. */
-export const isFiniteValue = (b: Ops, size: Size, x: V128): V128 =>
-  fop(b, size, 'lt', magnitude(b, size, x), repeat(b, size, nativeOf(size).infinity));
-
-export const isZero = (b: Ops, size: Size, x: V128): V128 => fop(b, size, 'eq', x, zeroes(b));
-
-export const atLeast = (b: Ops, size: Size, x: V128, bound: bigint): V128 =>
-  fop(b, size, 'ge', magnitude(b, size, x), repeat(b, size, bound));
-
 /** Neither operand is a NaN. */
 const areOrdered = (b: Ops, size: Size, x: V128, y: V128): V128 =>
   vand(b, fop(b, size, 'eq', x, x), fop(b, size, 'eq', y, y));
-
-// ---- error-free transformations -----------------------------------------------------------------
-
-/** Whether `sum` is exactly `x + y` (Knuth's TwoSum). */
-function sumIsExact(b: Ops, size: Size, x: V128, y: V128, sum: V128): V128 {
-  const virtual = b.let(fop(b, size, 'sub', sum, x));
-  const left = fop(b, size, 'sub', x, fop(b, size, 'sub', sum, virtual));
-  const right = fop(b, size, 'sub', y, virtual);
-  return isZero(b, size, fop(b, size, 'add', left, right));
-}
-
-/** The upper half of a significand, and the rest (Veltkamp). */
-function split(b: Ops, size: Size, x: V128): { high: V128; low: V128 } {
-  const scaled = b.let(fop(b, size, 'mul', x, repeat(b, size, nativeOf(size).splitter)));
-  const high = b.let(fop(b, size, 'sub', scaled, fop(b, size, 'sub', scaled, x)));
-  return { high, low: b.let(fop(b, size, 'sub', x, high)) };
-}
-
-/**
- * `x × y - product`, exact for a product that is rounded and not too small (Dekker); a NaN where
- * the splitting overflows.
- */
-function productError(b: Ops, size: Size, x: V128, y: V128, product: V128): V128 {
-  const p = split(b, size, x);
-  const q = split(b, size, y);
-  const mul = (u: V128, v: V128): V128 => fop(b, size, 'mul', u, v);
-  const sum = (u: V128, v: V128): V128 => fop(b, size, 'add', u, v);
-  const first = fop(b, size, 'sub', mul(p.high, q.high), product);
-  return sum(sum(sum(first, mul(p.high, q.low)), mul(p.low, q.high)), mul(p.low, q.low));
-}
-
-/** Whether `product` is exactly `x × y`; may say no where it is. */
-function productIsExact(b: Ops, size: Size, x: V128, y: V128, product: V128): V128 {
-  const error = productError(b, size, x, y, product);
-  const reliable = vor(
-    b,
-    atLeast(b, size, product, nativeOf(size).errorFloor),
-    vor(b, isZero(b, size, x), isZero(b, size, y)),
-  );
-  return vand(b, isZero(b, size, error), reliable);
-}
 
 // ---- arithmetic ---------------------------------------------------------------------------------
 
@@ -194,13 +109,17 @@ export function attemptOr(
   return result.value;
 }
 
+/** Takes as many of the operands as it has. */
+type TernaryAttempt = (b: Ops, size: Size, x: V128, y: V128, z: V128) => Attempt;
+
+/** An operation that is attempted on single and double precision. */
 const arithmetic =
-  (attempt: (b: Ops, size: Size, x: V128, y: V128) => Attempt, soft: string): FpOperation =>
-  (b, part, x, y = zeroes(b)) => {
-    const operands = soft === 'fsqrt' ? [x!] : [x!, y];
+  (attempt: TernaryAttempt, soft: string): FpOperation =>
+  (b, part, ...operands) => {
+    const [x, y, z] = operands;
     const long = (): V128 => softly(soft)(b, part, ...operands);
     if (part.size === 1) return long();
-    return attemptOr(b, part, attempt(b, part.size, x!, y), long);
+    return attemptOr(b, part, attempt(b, part.size, x!, y!, z!), long);
   };
 
 export function addAttempt(b: Ops, size: Size, x: V128, y: V128): Attempt {
@@ -241,13 +160,6 @@ function divAttempt(b: Ops, size: Size, x: V128, y: V128): Attempt {
   };
 }
 
-/** Whether `quotient × y` is exactly `x`; may say no where it is. */
-function quotientIsExact(b: Ops, size: Size, x: V128, y: V128, quotient: V128): V128 {
-  const product = b.let(fop(b, size, 'mul', quotient, y));
-  const same = fop(b, size, 'eq', product, x);
-  return vand(b, same, productIsExact(b, size, quotient, y, product));
-}
-
 function sqrtAttempt(b: Ops, size: Size, x: V128): Attempt {
   const result = b.let(fop(b, size, 'sqrt', x));
   return {
@@ -271,6 +183,35 @@ export const fpNMul = arithmetic(
 );
 export const fpDiv = arithmetic(divAttempt, 'fdiv');
 export const fpSqrt = arithmetic(sqrtAttempt, 'fsqrt');
+
+function fusedAttempt(b: Ops, size: Size, addend: V128, x: V128, y: V128): Attempt {
+  const { result, good, exact } = fusedMultiplyAdd(b, size, addend, x, y);
+  return { result, good: vand(b, isFiniteValue(b, size, result), good), exact };
+}
+
+/** Operands: addend, two factors. Arm: FPMulAdd(). */
+export const fpMulAdd = arithmetic(fusedAttempt, 'fmuladd');
+
+/** `start - x × y`, fused. */
+const stepAttempt =
+  (start: (size: Size) => bigint) =>
+  (b: Ops, size: Size, x: V128, y: V128): Attempt => {
+    const addend = b.let(repeat(b, size, start(size)));
+    return fusedAttempt(b, size, addend, b.let(fop(b, size, 'neg', x)), y);
+  };
+
+/** Arm: FPRecipStepFused(). */
+export const fpRecipStep = arithmetic(
+  stepAttempt((size) => nativeOf(size).two),
+  'frecps',
+);
+
+/** Arm: FPRSqrtStepFused(); halving does not round. */
+export const fpRSqrtStep = arithmetic((b, size, x, y) => {
+  const attempt = stepAttempt((of) => nativeOf(of).three)(b, size, x, y);
+  const half = repeat(b, size, nativeOf(size).half);
+  return { ...attempt, result: fop(b, size, 'mul', attempt.result, half) };
+}, 'frsqrts');
 
 /** Arm: FPAbs(FPSub()). */
 export const fpAbsoluteDifference: FpOperation = (b, part, x, y) =>
@@ -315,7 +256,3 @@ export const ofMagnitudes =
 export const fpRecipEstimate = softly('frecpe');
 export const fpRSqrtEstimate = softly('frsqrte');
 export const fpRecipExponent = softly('frecpx');
-export const fpRecipStep = softly('frecps');
-export const fpRSqrtStep = softly('frsqrts');
-/** Operands: addend, two factors. Arm: FPMulAdd(). */
-export const fpMulAdd = softly('fmuladd');
