@@ -30,7 +30,7 @@ const setTagChecks = (mode: 'sync' | 'async'): string => `
   svc #0
   mov x1, #0`;
 
-/** x0: the allocation tag at the address in \`register\`, as a number. */
+/** x0: the allocation tag at the address in `register`, as a number. */
 const allocationTag = (register: string): string => `
   mov x0, #0
   ldg x0, [${register}]
