@@ -21,7 +21,7 @@ export class AssemblyError extends Error {
 
 interface Candidate {
   readonly form: Form;
-  /** Lower-case letter of the register that the first operand is, `` where it may be several. */
+  /** Lower-case letter of the register that the first operand is; empty where it may be several. */
   readonly register: string;
 }
 
