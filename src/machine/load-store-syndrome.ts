@@ -42,6 +42,17 @@ export function loadStoreSyndrome(opcode: number): LoadStoreSyndrome | undefined
     const sas = bits(opcode, 31, 30);
     return { sas, sse: false, srt: bits(opcode, 4, 0), sf: sas === 3, ar: true };
   }
+  // LDAPR: size 111000 101 11111 1 100 00 …
+  if (bits(opcode, 29, 21) === 0b111000101 && bits(opcode, 15, 10) === 0b110000) {
+    const sas = bits(opcode, 31, 30);
+    return { sas, sse: false, srt: bits(opcode, 4, 0), sf: sas === 3, ar: true };
+  }
+  // LDR (literal), LDRSW (literal): opc 011 V 00 …
+  if (bits(opcode, 29, 24) === 0b011000 && bits(opcode, 31, 30) !== 3) {
+    const opc = bits(opcode, 31, 30);
+    const sas = opc === 1 ? 3 : 2;
+    return { sas, sse: opc === 2, srt: bits(opcode, 4, 0), sf: opc !== 0, ar: false };
+  }
   // Load/store register: size 111 V 0x …
   if (bits(opcode, 29, 27) !== 0b111 || bits(opcode, 26, 26) === 1 || bits(opcode, 25, 25) === 1) {
     return unscaledOrdered(opcode);
