@@ -13,6 +13,7 @@ import { CpuContext, type Hypervisor } from '../machine/context.ts';
 import type { Core, CoreExit } from '../machine/core.ts';
 import { takeAbort, takeException, Vector } from '../machine/exceptions.ts';
 import { loadStoreSyndrome } from '../machine/load-store-syndrome.ts';
+import type { FaultRecord } from '../machine/mmu.ts';
 import { packPstate, unpackPstate } from '../machine/pstate.ts';
 import { type AbortOutcome, handleGuestAbort } from './fault.ts';
 import type { HypercallAction } from './hypercall.ts';
@@ -67,6 +68,9 @@ interface PendingMmio {
   readonly exit: Extract<VcpuExit, { kind: 'mmio' }>;
   readonly access: LoadStoreSyndrome;
 }
+
+/** ESR_ELx.ISS of a data abort: WnR. */
+const WNR = 1 << 6;
 
 const PREEMPTED: VcpuExit = { kind: 'preempted' };
 const BLOCKED: VcpuExit = { kind: 'blocked' };
@@ -492,10 +496,14 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
         fetch ? 'fetch' : fault.write ? 'write' : 'read'
       } level=${fault.level} ${outcome.kind}`,
     );
-    return this.#afterAbort(outcome, access);
+    return this.#afterAbort(outcome, access, fault);
   }
 
-  #afterAbort(outcome: AbortOutcome, access: LoadStoreSyndrome | undefined): VcpuExit | undefined {
+  #afterAbort(
+    outcome: AbortOutcome,
+    access: LoadStoreSyndrome | undefined,
+    fault: FaultRecord,
+  ): VcpuExit | undefined {
     switch (outcome.kind) {
       case 'resume':
         this.#count('memory');
@@ -506,7 +514,7 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
       case 'mmio':
         return this.#startMmio(outcome.ipa, access!);
       case 'nisv':
-        return { kind: 'nisv', ipa: outcome.ipa, esrIss: 0 };
+        return { kind: 'nisv', ipa: outcome.ipa, esrIss: (fault.write ? WNR : 0) | fault.fsc };
       case 'inject-abort':
         this.#injectAbort(outcome);
         return undefined;
@@ -630,5 +638,6 @@ const isStore = (core: Core): boolean => {
   return ordered ? ((opcode >>> 22) & 1) === 0 : ((opcode >>> 22) & 3) === 0;
 };
 
-/** SYS with CRn = 7 (DC, IC). */
-const isCacheMaintenance = (opcode: number): boolean => (opcode & 0xfff8f000) >>> 0 === 0xd5087000;
+/** SYS with CRn = 7 (DC, IC), without DC ZVA, GVA and GZVA (CRm = 4): they are stores. */
+const isCacheMaintenance = (opcode: number): boolean =>
+  (opcode & 0xfff8f000) >>> 0 === 0xd5087000 && ((opcode >>> 8) & 15) !== 4;
