@@ -55,7 +55,7 @@ const readFactor = (b: Ops, size: ElementSize): V128 =>
   b.let(b.splat(bitsOf(size), b.element('m', bitsOf(size), indexOf(b, size))));
 
 const factorSyntax = (size: ElementSize): string =>
-  `<V:m>.${PLACES[size].letter}[<u:${PLACES[size].index}>]`;
+  `<${size === 1 ? 'V16' : 'V'}:m>.${PLACES[size].letter}[<u:${PLACES[size].index}>]`;
 
 interface Encoding {
   /** Bits 31:24, with q, or 01 for a scalar; `U` stands for bit 29. */

@@ -6,11 +6,12 @@
  *   <VP:q,z,d> half as many, twice as wide: 4h 2s 1d, 8h 4s 2d
  *   <V2:y,n>   pair of a scalar pairwise operation: 2s 2d
  *   <VFW:y,d>  wide side of a format conversion: 4s 2d; <VFN:q,y,n> its narrow side: 4h 2s, 8h 4s
+ *   <V16:m>    one of v0 … v15, as 16-bit elements by index need
  *   <shll:z>   the bits of an element, as a shift amount
  *   <byte8:i>  64-bit immediate whose bytes are 0 or 255, one bit for each
  */
 import { choice, formatNumber, type OperandKind } from './operands.ts';
-import { scalarBy } from './operands-basic.ts';
+import { readVectorRegister, scalarBy } from './operands-basic.ts';
 import { arrangements, vectorBy } from './operands-vector.ts';
 
 /** The 64-bit value of an 8-bit mask of bytes. */
@@ -33,6 +34,17 @@ const byteMask: OperandKind = {
   },
 };
 
+/** A register that four bits name. */
+const lowRegister: OperandKind = {
+  print: ([number]) => `v${number}`,
+  parse(text) {
+    const start = text.at;
+    const number = readVectorRegister(text, 'v');
+    if (number === undefined) return undefined;
+    return number < 16 ? [number] : text.denyValue(`v${number} is outside v0..v15`, start);
+  },
+};
+
 export const operands: Readonly<Record<string, OperandKind>> = {
   FZ: scalarBy(['b', 'h', 's', 'd']),
   FZW: scalarBy(['h', 's', 'd', undefined]),
@@ -41,6 +53,7 @@ export const operands: Readonly<Record<string, OperandKind>> = {
   V2: vectorBy(arrangements('2s 2d')),
   VFW: vectorBy(arrangements('4s 2d')),
   VFN: vectorBy(arrangements('4h 2s 8h 4s')),
+  V16: lowRegister,
   shll: choice(['8', '16', '32']),
   byte8: byteMask,
 };
