@@ -9,7 +9,6 @@ import {
   Fpcr,
   type FpFormat,
   Fpsr,
-  formatOf,
   fpInfinity,
   fpMaxNormal,
   fpZero,
@@ -37,14 +36,14 @@ export function bitLength(value: bigint): number {
 }
 
 /** An integer quotient and what was cut off, compared with half a unit. */
-export interface Cut {
+interface Cut {
   readonly quotient: bigint;
   /** 0: exact, 1: below half, 2: half, 3: above half. */
   readonly error: 0 | 1 | 2 | 3;
 }
 
 /** `value / 2^shift` rounded towards minus infinity; a negative shift multiplies. */
-export function cutBits(value: bigint, shift: number): Cut {
+function cutBits(value: bigint, shift: number): Cut {
   if (shift <= 0) return { quotient: value << BigInt(-shift), error: 0 };
   const quotient = value >> BigInt(shift);
   const rest = value - (quotient << BigInt(shift));
@@ -207,7 +206,7 @@ export function invalid(ctx: FpContext, format: FpFormat): bigint {
   return format.defaultNaN;
 }
 
-/** A small power-of-two multiple as bits: `numerator × 2^exponent`, exact by construction. */
+/** `±mantissa × 2^exponent` as bits; exact by construction, so nothing is raised. */
 export function constant(format: FpFormat, sign: 0 | 1, mantissa: bigint, exponent = 0): bigint {
-  return round({ fpcr: 0, flags: 0 }, formatOf(format.size), { sign, mantissa, exponent });
+  return round({ fpcr: 0, flags: 0 }, format, { sign, mantissa, exponent });
 }
