@@ -24,6 +24,16 @@ export class Prng {
     this.#d = next() | 1;
   }
 
+  /** Where the sequence stands: four 32-bit words. */
+  save(): readonly [number, number, number, number] {
+    return [this.#a, this.#b, this.#c, this.#d];
+  }
+
+  /** Goes on with the sequence from where `save` was called. */
+  restore(state: readonly [number, number, number, number]): void {
+    [this.#a, this.#b, this.#c, this.#d] = state;
+  }
+
   /** The next 32 random bits, unsigned (xoshiro-like xorshift128, Marsaglia). */
   u32(): number {
     let t = this.#d;

@@ -10,31 +10,59 @@ export interface MachineClock extends CounterClock {
   instructionsFor(ticks: number): number;
   /** Every vCPU waits: lets `ticks` pass at once; false when they pass by themselves. */
   skip(ticks: number): boolean;
+  /** What a machine needs to go on from the same time; undefined where the world keeps it. */
+  save(): ClockState | undefined;
+  /** Goes on from a saved time; nothing where the world keeps it. */
+  restore(state: ClockState): void;
+}
+
+/** The time of a machine that counts instructions. */
+export interface ClockState {
+  /** Instructions executed since the machine began, all CPUs. */
+  readonly executed: number;
+  /** Ticks that passed while every vCPU waited. */
+  readonly skippedTicks: number;
 }
 
 /** Instructions to a tick of the counter: 1 GHz worth at 62.5 MHz. */
 const INSTRUCTIONS_PER_TICK = 16;
 
 export class InstructionClock implements MachineClock {
-  readonly #executed: () => number;
+  readonly #executedHere: () => number;
+  /** What was executed before, on other machines. */
+  #executedBefore = 0;
   #skipped = 0;
 
-  /** `executed`: instructions executed since the machine began, all CPUs. */
-  constructor(executed: () => number) {
-    this.#executed = executed;
+  /** `executedHere`: instructions executed on this machine, all CPUs. */
+  constructor(executedHere: () => number) {
+    this.#executedHere = executedHere;
+  }
+
+  get #executed(): number {
+    return this.#executedBefore + this.#executedHere();
   }
 
   now(): number {
-    return Math.floor(this.#executed() / INSTRUCTIONS_PER_TICK) + this.#skipped;
+    return Math.floor(this.#executed / INSTRUCTIONS_PER_TICK) + this.#skipped;
   }
 
+  /** Exact: a wait that is cut into several ends at the same instruction. */
   instructionsFor(ticks: number): number {
-    return ticks * INSTRUCTIONS_PER_TICK;
+    return Math.max(0, ticks * INSTRUCTIONS_PER_TICK - (this.#executed % INSTRUCTIONS_PER_TICK));
   }
 
   skip(ticks: number): boolean {
     this.#skipped += ticks;
     return true;
+  }
+
+  save(): ClockState {
+    return { executed: this.#executed, skippedTicks: this.#skipped };
+  }
+
+  restore({ executed, skippedTicks }: ClockState): void {
+    this.#executedBefore = executed - this.#executedHere();
+    this.#skipped = skippedTicks;
   }
 }
 
@@ -62,4 +90,11 @@ export class WallClock implements MachineClock {
   skip(): boolean {
     return false;
   }
+
+  save(): undefined {
+    return undefined;
+  }
+
+  /** The guest's counters go on by their offsets, which are registers. */
+  restore(): void {}
 }

@@ -2,7 +2,7 @@
  * KVM's public face, what a process reaches through /dev/kvm: the descriptors with their calls, the
  * numbers and structures of the user interface, and the policies a VM may be made with.
  */
-export { InstructionClock, type MachineClock, WallClock } from './clock.ts';
+export { type ClockState, InstructionClock, type MachineClock, WallClock } from './clock.ts';
 export { COUNTER_FREQUENCY_HZ } from './counter.ts';
 export { Kvm, type KvmOptions } from './kvm.ts';
 export type { KvmVm, KvmVmOptions, VmObserver } from './kvm-vm.ts';

@@ -74,8 +74,12 @@ const SLICE_INSTRUCTIONS = 2_000_000;
 const EPOCH_SECONDS = 1_767_225_600;
 const SPI_BASE = 32;
 
+/** A board without anything in its memory. */
+export type Board = Pick<BootPlan, 'ramBytes' | 'cpuCount'>;
+
 export interface MachineSetup {
-  readonly plan: BootPlan;
+  /** What to boot; or only the board, for a machine whose state comes from elsewhere (state/). */
+  readonly plan: BootPlan | Board;
   readonly mte: boolean;
   readonly seed: number;
   /** Follow the wall clock; otherwise time is counted in instructions. */
@@ -100,13 +104,13 @@ export class Machine {
   readonly rtc: Pl031;
   readonly input: UartFeed;
   readonly ramHva: Hva;
-  readonly #setup: MachineSetup;
-  readonly #scheduler: Scheduler;
+  readonly setup: MachineSetup;
+  readonly scheduler: Scheduler;
 
-  /** Builds the machine and loads the boot plan. */
+  /** Builds the machine and loads the boot plan; without one its vCPUs are as after reset. */
   constructor(setup: MachineSetup) {
     const { plan } = setup;
-    this.#setup = setup;
+    this.setup = setup;
     const memory = new PhysicalMemory({
       zones: dramOnly(plan.ramBytes + HOST_OVERHEAD_BYTES),
       vcpuMax: plan.cpuCount,
@@ -133,12 +137,12 @@ export class Machine {
     this.input = new UartFeed(this.uart);
     this.bus.attach(this.uart);
     this.bus.attach(this.rtc);
-    this.#scheduler = new Scheduler(this.vcpus, this.kvm.clock);
+    this.scheduler = new Scheduler(this.vcpus, this.kvm.clock);
     this.#boot();
   }
 
   #createVm(): KvmVm {
-    const { seed, policy, observer, mte } = this.#setup;
+    const { seed, policy, observer, mte } = this.setup;
     const vm = this.kvm.createVm(this.process, {
       seed,
       ...(policy === undefined ? {} : { policy }),
@@ -151,7 +155,7 @@ export class Machine {
 
   /** Anonymous memory of the VMM's process, aligned so that both stages can use blocks. */
   #mapRam(): Hva {
-    const { ramBytes } = this.#setup.plan;
+    const { ramBytes } = this.setup.plan;
     const mapped = this.process.mmap({
       length: ramBytes + BLOCK_SIZE,
       prot: Prot.read | Prot.write,
@@ -171,7 +175,7 @@ export class Machine {
   }
 
   #createVcpus(): Vcpu[] {
-    return Array.from({ length: this.#setup.plan.cpuCount }, (_, id) => {
+    return Array.from({ length: this.setup.plan.cpuCount }, (_, id) => {
       const vcpu = this.vm.createVcpu(id);
       if (isRefusal(vcpu)) throw new MachineError(`KVM_CREATE_VCPU: ${errnoName(vcpu)}`);
       return vcpu;
@@ -198,12 +202,12 @@ export class Machine {
 
   #seconds(): number {
     const since = Math.floor(this.kvm.clock.now() / COUNTER_FREQUENCY_HZ);
-    return this.#setup.realtime === true ? Math.floor(Date.now() / 1000) : EPOCH_SECONDS + since;
+    return this.setup.realtime === true ? Math.floor(Date.now() / 1000) : EPOCH_SECONDS + since;
   }
 
   /** Guest RAM as the VMM's loaders and devices see it: through the process's mapping. */
   get memory(): GuestMemory {
-    const { ramBytes } = this.#setup.plan;
+    const { ramBytes } = this.setup.plan;
     const at = (address: Ipa, sizeBytes: number): Hva | undefined =>
       address >= RAM_BASE && address + sizeBytes <= RAM_BASE + ramBytes
         ? hva(this.ramHva + (address - RAM_BASE))
@@ -221,14 +225,20 @@ export class Machine {
     };
   }
 
+  /** Whether there is something to boot, and so to reset to. */
+  get canBoot(): boolean {
+    return isBootPlan(this.setup.plan);
+  }
+
   /** KVM_ARM_VCPU_INIT of every vCPU, memory from the plan, registers of the boot CPU. */
   #boot(): void {
-    const { plan } = this.#setup;
+    const { plan } = this.setup;
     this.vcpus.forEach((vcpu, index) => {
       const off = index > 0 ? 1 << KVM_ARM_VCPU_POWER_OFF : 0;
       const features = [(1 << KVM_ARM_VCPU_PSCI_0_2) | off];
       accept('KVM_ARM_VCPU_INIT', vcpu.init({ ...this.vm.preferredTarget(), features }));
     });
+    if (!isBootPlan(plan)) return;
     loadPlan(plan, this.memory);
     const [first] = this.vcpus;
     assert(first !== undefined, 'a machine has a CPU');
@@ -239,8 +249,12 @@ export class Machine {
     first.writePstate(plan.registers.pstate);
   }
 
-  /** Back to power-on: devices, interrupt controller state through the guest's own init, memory. */
+  /**
+   * Back to power-on: devices, interrupt controller state through the guest's own init, memory.
+   * Precondition: `canBoot`.
+   */
   reset(): void {
+    assert(this.canBoot, 'a machine resets to its boot plan');
     this.uart.reset();
     this.rtc.reset();
     this.#boot();
@@ -252,7 +266,7 @@ export class Machine {
   runSlice(): PowerEvent | Extract<Turn, { kind: 'idle' | 'budget' }> {
     this.input.pump();
     for (;;) {
-      const turn = this.#scheduler.run(SLICE_INSTRUCTIONS);
+      const turn = this.scheduler.run(SLICE_INSTRUCTIONS);
       if (turn.kind !== 'exit') return turn;
       const event = this.#handle(turn.vcpu, turn.exit);
       if (event !== undefined) return event;
@@ -279,6 +293,7 @@ export class Machine {
       case 'interrupted':
       case 'preempted':
       case 'blocked':
+      case 'userfault':
       case 'yielded':
         return undefined;
       default:
@@ -327,6 +342,8 @@ export class Machine {
   }
 }
 
+const isBootPlan = (plan: BootPlan | Board): plan is BootPlan => 'segments' in plan;
+
 function accept(call: string, result: number): void {
   if (isRefusal(result)) throw new MachineError(`${call}: ${errnoName(result)}`);
 }
@@ -364,7 +381,7 @@ export async function runMachine(
     if (turn === 'power-off') return finish('power-off');
     if (turn === 'crash') throw new MachineError('the guest reported a crash');
     if (turn === 'reset') {
-      if (options.onReset === 'exit') return finish('reset');
+      if (options.onReset === 'exit' || !machine.canBoot) return finish('reset');
       machine.reset();
     } else if (turn.kind === 'idle') {
       await idle(turn.ticks, console.quit);

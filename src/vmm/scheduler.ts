@@ -3,6 +3,7 @@
  * wait, and letting time pass at once when all do. Knows nothing of devices; the VMM's loop handles
  * the exits it returns. Same vCPUs, same clock, same budget: same order of turns.
  */
+import { assert } from '../base/index.ts';
 import type { MachineClock, Vcpu, VcpuExit } from '../kvm/index.ts';
 
 /** Instructions a vCPU runs before the next one's turn when more than one can run. */
@@ -24,6 +25,17 @@ export class Scheduler {
   constructor(vcpus: readonly Vcpu[], clock: MachineClock) {
     this.#vcpus = vcpus;
     this.#clock = clock;
+  }
+
+  /** The vCPU whose turn is next: all that a scheduler remembers between calls of `run`. */
+  get next(): number {
+    return this.#next;
+  }
+
+  /** Precondition: the index of a vCPU. */
+  set next(index: number) {
+    assert(index >= 0 && index < this.#vcpus.length, "the turn is some vCPU's");
+    this.#next = index;
   }
 
   /** Runs turns until the VMM is needed, everything waits, or about `budget` instructions ran. */
