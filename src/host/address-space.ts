@@ -29,6 +29,7 @@ import type { Host } from './host.ts';
 import { accessFlags, Madvise, MapFlag, type MmapRequest, planMapping, TASK_SIZE } from './mmap.ts';
 import { UserMemory } from './user-memory.ts';
 import { type UserMapping, UserTable } from './user-table.ts';
+import { Userfault } from './userfault.ts';
 
 /** Where areas are placed from, downwards. */
 const MMAP_TOP = 0xffff_f000_0000;
@@ -58,12 +59,20 @@ export class AddressSpace {
   readonly table: UserTable;
   /** Loads and stores of the process. */
   readonly memory: UserMemory;
+  /** Pages that the process supplies itself when they are missing. */
+  readonly userfault: Userfault;
+  /**
+   * Pages that an access did not get yet (EAGAIN), by address; it may try again when its page is
+   * here no longer.
+   */
+  readonly awaited = new Set<number>();
   readonly #notifiers = new Set<MmuNotifier>();
 
   constructor(host: Host) {
     this.host = host;
     this.table = new UserTable(host.frames);
     this.memory = new UserMemory(this);
+    this.userfault = new Userfault(this);
   }
 
   /**
@@ -162,7 +171,9 @@ export class AddressSpace {
    */
   fork(): AddressSpace | Refusal {
     const child = new AddressSpace(this.host);
-    for (const area of this.areas.all) {
+    for (const parents of this.areas.all) {
+      // The child's missing pages are nobody's to supply. Linux: dup_userfaultfd().
+      const area = { ...parents, flags: parents.flags & ~VmFlag.uffdMissing };
       child.#replace(area.start, area.end, [area]);
       const privatePages = (area.flags & VmFlag.shared) === 0 && area.backing.kind !== 'device';
       if (privatePages && !this.#sharePages(child, area)) {
@@ -187,8 +198,9 @@ export class AddressSpace {
 
   /**
    * The page at `address`, brought in for reading or writing as the process itself would.
-   * EFAULT: no area, or none that permits it; ENOMEM. Takes no reference: whoever keeps the PA
-   * watches the address space. Linux: hva_to_pfn().
+   * EFAULT: no area, or none that permits it; EAGAIN: the page is on its way (`awaited`); ENOMEM;
+   * what a handler of missing pages refuses with. Takes no reference: whoever keeps the PA watches
+   * the address space. Linux: hva_to_pfn().
    */
   faultIn(address: Hva, access: { readonly write: boolean }): UserPage | Refusal {
     const area = this.areas.at(address);
@@ -196,11 +208,10 @@ export class AddressSpace {
     const needed = access.write ? VmFlag.write : VmFlag.read;
     if ((area.flags & needed) === 0) return refuse(Errno.EFAULT);
     let mapping = this.table.lookup(address);
-    if (mapping === undefined || (access.write && !mapping.writable)) {
+    while (mapping === undefined || (access.write && !mapping.writable)) {
       const refusal = handleFault(this, { area, address, write: access.write, mapping });
       if (refusal !== 0) return refusal;
       mapping = this.table.lookup(address);
-      assert(mapping !== undefined, 'a fault that was handled left a mapping');
     }
     const { pa, sizeBytes, writable } = mapping;
     return { pa: alignDown(pa, PAGE_SIZE), sizeBytes, writable, area };
@@ -286,6 +297,7 @@ export class AddressSpace {
     const before = [...this.areas.within(start, end)];
     if (before.length > 0 && !this.zap(start, end)) return false;
     this.areas.replace(start, end, areas);
+    this.userfault.rangeUnmapped(start, end);
     for (const { backing } of areas) if (backing.kind === 'shmem') backing.file.attach(this);
     for (const { backing } of before) {
       if (backing.kind === 'shmem' && !this.#maps(backing.file)) backing.file.detach(this);

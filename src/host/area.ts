@@ -25,6 +25,8 @@ export const VmFlag = {
   allowAnyUncached: 0x80,
   /** Made of 2 MiB pages that are never split. Linux: VM_HUGETLB. */
   hugetlb: 0x100,
+  /** Missing pages are supplied by the process. Linux: VM_UFFD_MISSING. */
+  uffdMissing: 0x200,
 } as const;
 
 /** Bits that `mprotect` replaces; it can add `mte` and never takes it away. */

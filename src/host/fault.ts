@@ -34,8 +34,9 @@ export interface PageFault {
 }
 
 /**
- * Changes the tables so that they permit the access. Refused with EFAULT (behind the end of a file,
- * a store to a private mapping of physical addresses) and ENOMEM. Linux: handle_mm_fault().
+ * Changes the tables so that they permit the access, or so far that trying again gets on. Refused
+ * with EFAULT (behind the end of a file, a store to a private mapping of physical addresses), EAGAIN
+ * (the page is on its way, see `AddressSpace.awaited`) and ENOMEM. Linux: handle_mm_fault().
  */
 export function handleFault(space: AddressSpace, fault: PageFault): 0 | Refusal {
   if (fault.mapping !== undefined) return makeWritable(space, fault, fault.mapping);
@@ -53,6 +54,7 @@ const has = (area: Area, flag: number): boolean => (area.flags & flag) !== 0;
 
 /** Linux: do_anonymous_page() and do_huge_pmd_anonymous_page(). */
 function anonymousFault(space: AddressSpace, { area, address, write }: PageFault): 0 | Refusal {
+  if (has(area, VmFlag.uffdMissing)) return space.userfault.missing(area, address, write);
   const { frames, zeroPage } = space.host;
   const writable = has(area, VmFlag.write);
   const hugetlb = has(area, VmFlag.hugetlb);
@@ -88,7 +90,11 @@ function fileFault(space: AddressSpace, { area, address, write }: PageFault): 0 
   assert(backing.kind === 'shmem', 'the area shows a file');
   const sizeBytes = backing.file.pageBytes;
   const at = alignDown(address, sizeBytes);
-  const page = backing.file.page(backing.offset + (at - area.start));
+  const offset = backing.offset + (at - area.start);
+  if (has(area, VmFlag.uffdMissing) && backing.file.peek(offset) === undefined) {
+    return space.userfault.missing(area, address, write);
+  }
+  const page = backing.file.page(offset);
   if (isRefusal(page)) return page;
   const shared = has(area, VmFlag.shared);
   if (!shared && write) return installCopy(space, area, at, page, sizeBytes);

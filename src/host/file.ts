@@ -8,7 +8,7 @@
  *
  * Invariant: the page cache holds one reference on each frame in it.
  */
-import { BLOCK_SIZE, PAGE_SIZE, type Pa, pa } from '../base/index.ts';
+import { assert, BLOCK_SIZE, PAGE_SIZE, type Pa, pa } from '../base/index.ts';
 import type { AddressSpace } from './address-space.ts';
 import { Errno, isRefusal, type Refusal, refuse } from './errno.ts';
 import { BLOCK_ORDER, type PageFrames } from './page.ts';
@@ -78,6 +78,16 @@ export class ShmemFile {
     if (made === -1) return refuse(Errno.ENOMEM);
     this.#pages.set(index, made);
     return made;
+  }
+
+  /**
+   * Takes `page`, complete and with one reference, as the page that holds byte `offset`.
+   * Preconditions: there is none yet, and `offset` lies in the file. Linux: shmem_add_to_page_cache().
+   */
+  adopt(offset: number, page: Pa): void {
+    const index = Math.floor(offset / this.pageBytes);
+    assert(!this.#pages.has(index), 'a page of a file is not replaced');
+    this.#pages.set(index, page);
   }
 
   /** The page that holds byte `offset`, if it exists already. */

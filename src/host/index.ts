@@ -12,6 +12,14 @@ export {
 } from './file.ts';
 export { defaultCpu, Host, type HostCpu } from './host.ts';
 export { Madvise, MapFlag, type MmapRequest, Prot, TASK_SIZE } from './mmap.ts';
-export { BLOCK_ORDER, PageFrames, TAG_GRANULES } from './page.ts';
+export { BLOCK_ORDER, PACKED_TAG_BYTES, PageFrames, TAG_GRANULES } from './page.ts';
 export { type HostPolicy, linux, smallPages } from './policy.ts';
 export { type MemorySignal, type TagCheckMode, UserMemory } from './user-memory.ts';
+export {
+  type MissingHandler,
+  type PageContent,
+  Userfault,
+  type UserfaultCopy,
+  type UserfaultEvent,
+  type UserfaultStatistics,
+} from './userfault.ts';

@@ -28,6 +28,9 @@ const MTE_TAGGED = 4;
 /** Tag granules of a frame. */
 export const TAG_GRANULES = PAGE_SIZE / 16;
 
+/** Bytes of a frame's tags, two to a byte. */
+export const PACKED_TAG_BYTES = TAG_GRANULES / 2;
+
 /** Order of a 2 MiB block of frames. */
 export const BLOCK_ORDER = MAX_ORDER;
 
@@ -177,6 +180,33 @@ export class PageFrames {
     for (let i = 0; i < tags.length; i++) {
       this.memory.writeTag(pa(address + 16 * i), tags[i]! & 15);
     }
+  }
+
+  /**
+   * The tags of a frame, two to a byte, low nibble first, or undefined while they are not
+   * initialised. A view: good until the frame changes.
+   */
+  packedTags(address: Pa): Uint8Array | undefined {
+    return this.isMteTagged(address) ? this.memory.packedTags(address, PAGE_SIZE) : undefined;
+  }
+
+  /**
+   * Gives frames that nobody sees yet their data and, where there are any, their tags (packed);
+   * without tags they are as never tagged. Lengths say how many frames.
+   */
+  writeContent(
+    address: Pa,
+    content: {
+      readonly data?: Uint8Array | undefined;
+      readonly packedTags?: Uint8Array | undefined;
+    },
+  ): void {
+    const { data, packedTags } = content;
+    if (data !== undefined) this.memory.writeBytes(address, data);
+    if (packedTags === undefined) return;
+    const sizeBytes = packedTags.length * 32;
+    this.memory.packedTags(address, sizeBytes).set(packedTags);
+    for (let done = 0; done < sizeBytes; done += PAGE_SIZE) this.setMteTagged(pa(address + done));
   }
 
   /** Says that the tags of a frame are valid; its owner has just written all of them. */

@@ -2,7 +2,8 @@
  * Loads and stores of a host process that has no code of its own (the VMM): bytes, words and tags
  * at its addresses. They obey the process's mappings as instructions would: pages are brought in,
  * what the areas forbid is refused with EFAULT, tags exist only through PROT_MTE. Reaches RAM only;
- * a mapping of physical addresses without RAM refuses.
+ * a mapping of physical addresses without RAM refuses. A page that is on its way refuses with EAGAIN:
+ * try again when it is no longer in `AddressSpace.awaited`.
  *
  * Tag checks belong to the calls that name a logical tag (`load`, `store`, `copyFromUser`); the
  * others access with checks overridden, as a VMM does that uses untagged pointers to its own
@@ -44,6 +45,8 @@ export class UserMemory {
   readonly #writable = new Uint8Array(CACHED_PAGES);
   /** TFSRE0_EL1: an asynchronous tag check failed since the last system call. */
   #asyncFault = false;
+  /** Why the last range access was short. */
+  #stoppedBy: Refusal = refuse(Errno.EFAULT);
 
   constructor(space: AddressSpace) {
     this.#space = space;
@@ -58,7 +61,7 @@ export class UserMemory {
   /** A copy of `sizeBytes` bytes; EFAULT when any of them cannot be read. */
   read(address: Hva, sizeBytes: number): Uint8Array | Refusal {
     const out = new Uint8Array(sizeBytes);
-    return this.readInto(address, out) === sizeBytes ? out : refuse(Errno.EFAULT);
+    return this.readInto(address, out) === sizeBytes ? out : this.#stoppedBy;
   }
 
   /**
@@ -73,7 +76,7 @@ export class UserMemory {
 
   /** Writes all of `data`; EFAULT when a byte cannot be written, with those before it written. */
   write(address: Hva, data: Uint8Array): 0 | Refusal {
-    return this.writeFrom(address, data) === data.length ? 0 : refuse(Errno.EFAULT);
+    return this.writeFrom(address, data) === data.length ? 0 : this.#stoppedBy;
   }
 
   /**
@@ -90,7 +93,7 @@ export class UserMemory {
     const done = this.#forEachPiece(address, sizeBytes, true, (linear, pieceBytes) => {
       this.#memory.u8.fill(value, linear, linear + pieceBytes);
     });
-    return done === sizeBytes ? 0 : refuse(Errno.EFAULT);
+    return done === sizeBytes ? 0 : this.#stoppedBy;
   }
 
   /** The byte at `address`, or EFAULT. */
@@ -275,11 +278,17 @@ export class UserMemory {
         linear = this.#translate(at, write);
       } else {
         const page = this.#space.faultIn(at, { write });
-        if (isRefusal(page)) break;
-        linear = this.#memory.linear(byteOf(page.pa, at));
-        left = alignDown(at, page.sizeBytes) + page.sizeBytes - at;
+        if (isRefusal(page)) {
+          linear = page;
+        } else {
+          linear = this.#ramOffset(byteOf(page.pa, at));
+          left = alignDown(at, page.sizeBytes) + page.sizeBytes - at;
+        }
       }
-      if (linear < 0) break;
+      if (isRefusal(linear)) {
+        this.#stoppedBy = linear;
+        break;
+      }
       const pieceBytes = Math.min(sizeBytes - done, left);
       if (write) this.#willWrite(linear, pieceBytes);
       visit(linear, pieceBytes, done);
@@ -302,12 +311,18 @@ export class UserMemory {
   #fill(slot: number, page: number, write: boolean): 0 | Refusal {
     const found = this.#space.faultIn(hva(page), { write });
     if (isRefusal(found)) return found;
-    const linear = this.#memory.linear(found.pa);
-    if (linear < 0) return refuse(Errno.EFAULT);
+    const linear = this.#ramOffset(found.pa);
+    if (isRefusal(linear)) return linear;
     this.#pages[slot] = page;
     this.#linear[slot] = linear;
     this.#writable[slot] = found.writable ? 1 : 0;
     return 0;
+  }
+
+  /** Offset in linear memory of a byte of RAM; EFAULT where no RAM is. */
+  #ramOffset(address: Pa): number | Refusal {
+    const linear = this.#memory.linear(address);
+    return linear < 0 ? refuse(Errno.EFAULT) : linear;
   }
 
   /** Tells the engine before pages that hold translated code change. */

@@ -9,6 +9,7 @@ import { encodeFsc, FaultType } from '../arm/syndrome.ts';
 import {
   alignDown,
   BLOCK_SIZE,
+  type Hva,
   type Ipa,
   ipa,
   isAligned,
@@ -60,6 +61,11 @@ export type AbortOutcome =
     }
   /** The guest takes an SError. */
   | { readonly kind: 'inject-serror' }
+  /**
+   * The page is on its way: run other vCPUs, and this one again when `Vm.process.awaited` no longer
+   * has it. Linux: the vCPU's thread sleeps in handle_userfault().
+   */
+  | { readonly kind: 'userfault'; readonly hva: Hva }
   /** KVM_RUN fails. */
   | { readonly kind: 'errno'; readonly errno: Errno };
 
@@ -94,6 +100,7 @@ export function handleGuestAbort(vm: Vm, abort: GuestAbort): AbortOutcome {
   const result = mapGuestMemory(vm, slot, abort, write);
   if (result === 0) return RESUME;
   const errno = errnoOf(result);
+  if (errno === Errno.EAGAIN) return { kind: 'userfault', hva: hvaOf(slot, pageOf(abort.ipa)) };
   if (errno === Errno.ENOEXEC) return injectAbort(true, abort.far);
   return { kind: 'errno', errno };
 }
@@ -126,8 +133,9 @@ const injectAbort = (fetch: boolean, far: bigint): AbortOutcome => ({
 });
 
 /** HPFAR_EL2 has the page; the bytes within it are those of the guest's address. */
-const exactIpa = (abort: GuestAbort): Ipa =>
-  ipa(alignDown(abort.ipa, PAGE_SIZE) + Number(abort.far & 0xfffn));
+const exactIpa = (abort: GuestAbort): Ipa => ipa(pageOf(abort.ipa) + Number(abort.far & 0xfffn));
+
+const pageOf = (address: Ipa): Ipa => alignDown(address, PAGE_SIZE);
 
 /**
  * Whether the access counts as a store. A walk counts as one only where it may update a descriptor,
@@ -145,11 +153,11 @@ function mapGuestMemory(vm: Vm, slot: Memslot, abort: GuestAbort, write: boolean
   // Stage 2 always permits reading what it maps.
   if (permission && !write && !fetch) return refuse(Errno.EFAULT);
   const { frames, memory } = vm.host;
-  const pageIpa = alignDown(abort.ipa, PAGE_SIZE);
+  const pageIpa = pageOf(abort.ipa);
   const address = hvaOf(slot, pageIpa);
   const sequence = vm.invalidateSequence;
   const page = vm.process.faultIn(address, { write });
-  if (isRefusal(page)) return refuse(Errno.EFAULT);
+  if (isRefusal(page)) return page === -Errno.EAGAIN ? page : refuse(Errno.EFAULT);
   // The page that was mapped here has just been replaced: let the guest fault on what is there now.
   if (vm.invalidateSequence !== sequence) return 0;
 

@@ -31,7 +31,8 @@ export function sanitiseMteTags(host: Host, address: Pa, sizeBytes: number): voi
 /**
  * Copies tags between a buffer of the VMM and guest memory; returns the bytes of guest memory done,
  * fewer than asked where the range leaves a slot or the buffer its mapping. EINVAL for arguments,
- * EFAULT when nothing could be copied. Linux: kvm_vm_ioctl_mte_copy_tags().
+ * EFAULT when nothing could be copied, EAGAIN when that is because the page is on its way (see
+ * `AddressSpace.awaited`). Linux: kvm_vm_ioctl_mte_copy_tags().
  */
 export function copyTags(vm: Vm, request: KvmArmCopyMteTags): number | Refusal {
   const { guestIpa, length, flags, reserved = [0, 0] } = request;
@@ -42,47 +43,49 @@ export function copyTags(vm: Vm, request: KvmArmCopyMteTags): number | Refusal {
   if (length < 0 || length > vm.policy.copyTagsBytesMax) return refuse(Errno.EINVAL);
   const copyPage = flags === KVM_ARM_TAGS_FROM_GUEST ? copyPageFromGuest : copyPageToGuest;
   let done = 0;
+  let refusal: 0 | Refusal = 0;
   while (done < length) {
     const buffer = request.addr + (done / PAGE_SIZE) * TAG_GRANULES;
-    if (!copyPage(vm, guestIpa + done, buffer)) break;
+    refusal = copyPage(vm, guestIpa + done, buffer);
+    if (refusal !== 0) break;
     done += PAGE_SIZE;
   }
-  return done === 0 && length > 0 ? refuse(Errno.EFAULT) : done;
+  return done === 0 ? refusal : done;
 }
 
 /**
- * The page of guest memory at `address` as the VMM has it, or undefined. Linux: gfn_to_pfn_prot().
+ * The page of guest memory at `address` as the VMM has it; EFAULT, EAGAIN. Linux: gfn_to_pfn_prot().
  */
-function guestPage(vm: Vm, address: number, write: boolean): Pa | undefined {
+function guestPage(vm: Vm, address: number, write: boolean): Pa | Refusal {
   const slot = vm.slots.at(ipa(address));
-  if (slot === undefined || (write && slot.readOnly)) return undefined;
+  if (slot === undefined || (write && slot.readOnly)) return refuse(Errno.EFAULT);
   const page = vm.process.faultIn(hvaOf(slot, ipa(address)), { write });
+  if (isRefusal(page)) return page === -Errno.EAGAIN ? page : refuse(Errno.EFAULT);
   // Memory that the host keeps no frames for (ZONE_DEVICE, MMIO) has no tags to copy.
-  if (isRefusal(page) || !vm.host.frames.isOnline(page.pa)) return undefined;
-  return page.pa;
+  return vm.host.frames.isOnline(page.pa) ? page.pa : refuse(Errno.EFAULT);
 }
 
-function copyPageFromGuest(vm: Vm, address: number, buffer: number): boolean {
+function copyPageFromGuest(vm: Vm, address: number, buffer: number): 0 | Refusal {
   const page = guestPage(vm, address, false);
-  if (page === undefined) return false;
+  if (isRefusal(page)) return page;
   const tags = vm.host.frames.readTags(page);
-  return vm.process.memory.writeFrom(hva(buffer), tags) === TAG_GRANULES;
+  return vm.process.memory.writeFrom(hva(buffer), tags) === TAG_GRANULES ? 0 : refuse(Errno.EFAULT);
 }
 
-function copyPageToGuest(vm: Vm, address: number, buffer: number): boolean {
+function copyPageToGuest(vm: Vm, address: number, buffer: number): 0 | Refusal {
   const page = guestPage(vm, address, true);
-  if (page === undefined) return false;
+  if (isRefusal(page)) return page;
   const { frames } = vm.host;
   const tags = new Uint8Array(TAG_GRANULES);
   const read = vm.process.memory.readInto(hva(buffer), tags);
   frames.writeTags(page, tags.subarray(0, read));
   if (read === TAG_GRANULES) {
     frames.setMteTagged(page);
-    return true;
+    return 0;
   }
   if (vm.policy.copyTagsClearsOnFailure) {
     frames.clearTags(page);
     frames.setMteTagged(page);
   }
-  return false;
+  return refuse(Errno.EFAULT);
 }

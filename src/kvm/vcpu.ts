@@ -6,7 +6,7 @@
  */
 import type { LoadStoreSyndrome } from '../arm/syndrome.ts';
 import { features, type SystemRegister, slotOf, systemRegister } from '../arm/sysreg/index.ts';
-import { assertNever, type Ipa } from '../base/index.ts';
+import { assertNever, type Hva, type Ipa } from '../base/index.ts';
 import * as S from '../engine/state.ts';
 import { Errno, isRefusal, type Refusal, refuse } from '../host/index.ts';
 import { CpuContext, type Hypervisor } from '../machine/context.ts';
@@ -58,6 +58,11 @@ export type VcpuExit =
   | { readonly kind: 'preempted' }
   /** The vCPU waits (WFI, or it is powered off); run it again when `runnable`. */
   | { readonly kind: 'blocked' }
+  /**
+   * A page of the VMM is missing that the VMM itself supplies (userfaultfd, `AddressSpace.awaited`);
+   * run it again when `runnable`. Linux hides it: the thread of the vCPU sleeps.
+   */
+  | { readonly kind: 'userfault'; readonly hva: Hva }
   /** The vCPU spins (WFE, YIELD): the turn is another's. */
   | { readonly kind: 'yielded' }
   /** KVM_RUN = -1 with this errno. */
@@ -108,6 +113,8 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
   readonly #core: Core;
   readonly #context: CpuContext;
   #waiting = false;
+  /** The page of the VMM that this vCPU touched and that is on its way. */
+  #awaited: Hva | undefined;
   #hasRun = false;
   #mmio: PendingMmio | undefined;
 
@@ -277,6 +284,7 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     this.#context.savedI32[S.MONITOR_ADDRESS / 4] = 0;
     this.#core.tlbs.flush(this.#context);
     this.#waiting = false;
+    this.#awaited = undefined;
     this.#mmio = undefined;
     // ID registers of a VM that has run do not wait for the first run again.
     if (this.#hasRun) this.#finalize();
@@ -302,9 +310,9 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
 
   // ---- KVM_RUN --------------------------------------------------------------------------------
 
-  /** Whether a run would execute anything: powered on, and not waiting for an interrupt. */
+  /** Whether a run would execute anything: powered on, waiting for no interrupt and no page. */
   get runnable(): boolean {
-    if (this.poweredOff) return false;
+    if (this.poweredOff || this.#awaitsPage()) return false;
     if (!this.#waiting) return true;
     this.timers.update();
     return this.#interruptPending();
@@ -312,7 +320,13 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
 
   /** Counter ticks until a timer wakes the vCPU, or undefined. */
   nextDeadline(): number | undefined {
-    return this.poweredOff ? undefined : this.timers.nextDeadline();
+    return this.poweredOff || this.#awaitsPage() ? undefined : this.timers.nextDeadline();
+  }
+
+  #awaitsPage(): boolean {
+    const page = this.#awaited;
+    if (page !== undefined && !this.#vm.vm.process.awaited.has(page)) this.#awaited = undefined;
+    return this.#awaited !== undefined;
   }
 
   #interruptPending(): boolean {
@@ -375,7 +389,7 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
   #loop(budget: number): VcpuExit {
     let left = budget;
     for (;;) {
-      if (this.poweredOff) return BLOCKED;
+      if (this.poweredOff || this.#awaitsPage()) return BLOCKED;
       this.timers.update();
       this.#updateLines();
       if (this.#waiting) {
@@ -521,6 +535,9 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
       case 'inject-serror':
         takeException(this.#core, Vector.sError, (0x2f << 26) | (1 << 25));
         return undefined;
+      case 'userfault':
+        this.#awaited = outcome.hva;
+        return { kind: 'userfault', hva: outcome.hva };
       case 'errno':
         return { kind: 'error', errno: outcome.errno };
       default:
