@@ -308,6 +308,18 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     return 0;
   }
 
+  /**
+   * Whether the vCPU waits for an interrupt (WFI). Linux has no call for it, as there the thread of
+   * the vCPU sleeps inside KVM_RUN; here it is a part of what a VMM saves and restores.
+   */
+  get waiting(): boolean {
+    return this.#waiting;
+  }
+
+  set waiting(value: boolean) {
+    this.#waiting = value;
+  }
+
   // ---- KVM_RUN --------------------------------------------------------------------------------
 
   /** Whether a run would execute anything: powered on, waiting for no interrupt and no page. */
@@ -365,6 +377,8 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     this.#completeMmio();
     if (this.immediateExit) return INTERRUPTED;
     this.#vm.isRunning = true;
+    // The guest is entered by an exception return. Arm: AArch64.ExceptionReturn().
+    this.#core.s[S.MONITOR_ADDRESS / 4] = 0;
     const exit = this.#loop(budget);
     this.#vm.isRunning = false;
     this.#count(exit.kind);
@@ -398,12 +412,26 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
       }
       if (left <= 0) return PREEMPTED;
       const before = this.#core.executed;
-      const exit = this.#core.run(this.#context, this.#slice(left));
+      const answer = this.#runSlice(this.#slice(left));
       const executed = this.#core.executed - before;
       left -= executed;
       this.statistics.instructionCount += executed;
-      const answer = this.#settle(exit);
       if (answer !== undefined) return answer;
+    }
+  }
+
+  /**
+   * Enters the guest until `budget` is used up or something other than memory is needed. A page that
+   * is brought in does not end the slice, so that when interrupts are taken does not depend on which
+   * pages are there already: a restored machine, with none, runs as the one that was saved.
+   */
+  #runSlice(budget: number): VcpuExit | undefined {
+    const end = this.#core.executed + budget;
+    for (;;) {
+      // Behind the end, the faulting instruction and those up to the next branch are still due.
+      const exit = this.#core.run(this.#context, Math.max(1, end - this.#core.executed));
+      const answer = this.#settle(exit);
+      if (answer !== 'again') return answer;
     }
   }
 
@@ -419,8 +447,8 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     exitsByReason[reason] = (exitsByReason[reason] ?? 0) + 1;
   }
 
-  /** Does what an exit of the core asks for; undefined: enter again. */
-  #settle(exit: CoreExit): VcpuExit | undefined {
+  /** Does what an exit of the core asks for; undefined: enter again; 'again': in the same slice. */
+  #settle(exit: CoreExit): VcpuExit | 'again' | undefined {
     switch (exit.kind) {
       case 'budget':
       case 'kick':
@@ -488,7 +516,7 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
 
   // ---- stage 2 faults and MMIO ----------------------------------------------------------------
 
-  #stage2Fault(exit: Extract<CoreExit, { kind: 'stage2-fault' }>): VcpuExit | undefined {
+  #stage2Fault(exit: Extract<CoreExit, { kind: 'stage2-fault' }>): VcpuExit | 'again' | undefined {
     const { fault, fetch, opcode } = exit;
     const access = fetch || fault.s1ptw ? undefined : loadStoreSyndrome(opcode);
     const far = (BigInt(fault.vaHigh >>> 0) << 32n) | BigInt(fault.vaLow >>> 0);
@@ -517,11 +545,11 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     outcome: AbortOutcome,
     access: LoadStoreSyndrome | undefined,
     fault: FaultRecord,
-  ): VcpuExit | undefined {
+  ): VcpuExit | 'again' | undefined {
     switch (outcome.kind) {
       case 'resume':
         this.#count('memory');
-        return undefined;
+        return 'again';
       case 'skip':
         this.#core.advancePc();
         return undefined;
