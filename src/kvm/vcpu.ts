@@ -554,7 +554,7 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
         this.#core.advancePc();
         return undefined;
       case 'mmio':
-        return this.#startMmio(outcome.ipa, access!);
+        return this.#startMmio(outcome.ipa, access!, fault.write);
       case 'nisv':
         return { kind: 'nisv', ipa: outcome.ipa, esrIss: (fault.write ? WNR : 0) | fault.fsc };
       case 'inject-abort':
@@ -582,9 +582,8 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     takeAbort(this.#core, (ec << 26) | (1 << 25) | abort.fsc, high, low);
   }
 
-  #startMmio(ipa: Ipa, access: LoadStoreSyndrome): VcpuExit | undefined {
+  #startMmio(ipa: Ipa, access: LoadStoreSyndrome, isWrite: boolean): VcpuExit | undefined {
     const size = (1 << access.sas) as 1 | 2 | 4 | 8;
-    const isWrite = isStore(this.#core);
     const { u64 } = this.#core.memory;
     const stored = access.srt === 31 ? 0n : u64[S.X / 8 + access.srt]!;
     const data = isWrite ? BigInt.asUintN(8 * size, stored) : 0n;
@@ -674,14 +673,6 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     this.#vm.kvm.releaseContextIndex(this.#context.index);
   }
 }
-
-/** Whether the instruction that faulted stores; its opcode is the core's current one. */
-const isStore = (core: Core): boolean => {
-  const opcode = core.opcode();
-  // Load/store register: opc<0> or L is bit 22; sign-extending loads have opc<1> set.
-  const ordered = ((opcode >>> 24) & 0x3f) === 0b001000;
-  return ordered ? ((opcode >>> 22) & 1) === 0 : ((opcode >>> 22) & 3) === 0;
-};
 
 /** SYS with CRn = 7 (DC, IC), without DC ZVA, GVA and GZVA (CRm = 4): they are stores. */
 const isCacheMaintenance = (opcode: number): boolean =>
