@@ -375,7 +375,11 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     const refusal = this.#firstRun();
     if (isRefusal(refusal)) return { kind: 'error', errno: -refusal as Errno };
     this.#completeMmio();
-    if (this.immediateExit) return INTERRUPTED;
+    if (this.immediateExit) {
+      // A signal ends a wait; the guest goes on behind its WFI. Linux: kvm_vcpu_check_block().
+      this.#waiting = false;
+      return INTERRUPTED;
+    }
     this.#vm.isRunning = true;
     // The guest is entered by an exception return. Arm: AArch64.ExceptionReturn().
     this.#core.s[S.MONITOR_ADDRESS / 4] = 0;
