@@ -218,10 +218,10 @@ export class GuestVm {
   // ---- vCPUs ----------------------------------------------------------------------------------
 
   /** KVM_ARM_VCPU_INIT and the registers of a guest whose MMU is on. */
-  initVcpu(vcpu: Vcpu): void {
-    accept(
-      vcpu.init({ ...this.vm.preferredTarget(), features: [1 << uapi.KVM_ARM_VCPU_PSCI_0_2] }),
-    );
+  initVcpu(vcpu: Vcpu, poweredOff = false): void {
+    const off = poweredOff ? 1 << uapi.KVM_ARM_VCPU_POWER_OFF : 0;
+    const features = [(1 << uapi.KVM_ARM_VCPU_PSCI_0_2) | off];
+    accept(vcpu.init({ ...this.vm.preferredTarget(), features }));
     this.setRegister('MAIR_EL1', MAIR, vcpu);
     this.setRegister('TCR_EL1', TCR, vcpu);
     this.setRegister('TTBR0_EL1', BigInt(CODE + TABLES), vcpu);
@@ -248,6 +248,10 @@ export class GuestVm {
   begin(source: string, index = 0): Vcpu {
     const vcpu = this.vcpus[index]!;
     const pc = this.load(source, index);
+    // An MMIO exit ends with the next KVM_RUN, which moves the PC.
+    vcpu.immediateExit = true;
+    vcpu.run();
+    vcpu.immediateExit = false;
     vcpu.writePstate(0x3c5n);
     vcpu.writeSp(1, BigInt(CODE + STACKS + 0x1000 * (index + 1)));
     vcpu.writePc(BigInt(pc));
