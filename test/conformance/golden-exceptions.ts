@@ -26,6 +26,8 @@ const WNR = 0x40;
 const DFSC = 0x3f;
 const TAG_CHECK = 0x11;
 const ALIGNMENT = 0x21;
+/** DFSC without the level. */
+const PERMISSION = 3;
 
 const syndrome = (changes: Changes): number | undefined => {
   const text = changes.get('esr');
@@ -39,6 +41,10 @@ const isTagFault = (changes: Changes): boolean =>
 const isAlignmentFault = (changes: Changes): boolean =>
   changes.get('fault')?.startsWith('bus.1') === true ||
   ((syndrome(changes) ?? 0) & DFSC) === ALIGNMENT;
+
+const isPermissionFault = (changes: Changes): boolean =>
+  changes.get('fault')?.startsWith('segv.2') === true ||
+  ((syndrome(changes) ?? 0) & DFSC) >> 2 === PERMISSION;
 
 const faults = (changes: Changes): boolean => changes.has('fault') || changes.has('esr');
 
@@ -54,6 +60,7 @@ function withWrite(recorded: Changes, write: boolean): Map<string, string> | und
 const withoutData = (changes: Changes): Map<string, string> =>
   new Map([...changes].filter(([key]) => !/^[vm]/.test(key)));
 
+const ATOMICS = /^(CAS|SWP|LD(ADD|CLR|EOR|SET|[SU]MAX|[SU]MIN))/;
 const SEVERAL = /^(LD|ST)([1-4](R|_)|N?P_)/;
 
 export const exceptions: readonly Exception[] = [
@@ -85,21 +92,38 @@ export const exceptions: readonly Exception[] = [
       isTagFault(recorded) && faults(actual) && !isTagFault(actual) ? new Map(actual) : undefined,
   },
   {
-    name: 'store-exclusive: its alignment comes before the monitor; QEMU asks the monitor first',
-    rows: /^STXR|^STXP/,
+    name: 'store-exclusive: faults of its address come before the monitor; QEMU asks the monitor first',
+    rows: /^STX[RP]/,
     correct: (recorded, actual) =>
-      isAlignmentFault(actual) && !faults(recorded) ? new Map(actual) : undefined,
+      faults(actual) && !faults(recorded) ? new Map(actual) : undefined,
   },
   {
     name: 'atomics: WnR is 0 where a read would fault too; QEMU always reports a write',
-    rows: /^(CAS|SWP|LD(ADD|CLR|EOR|SET|[SU]MAX|[SU]MIN))/,
+    rows: ATOMICS,
     correct: (recorded, actual) =>
       ((syndrome(actual) ?? WNR) & WNR) === 0 ? withWrite(recorded, false) : undefined,
   },
   {
+    name: 'atomics: they read, so asymmetric tag checks fault; QEMU takes CAS for a write',
+    rows: /^CAS/,
+    correct: (recorded, actual, vector) =>
+      vector.inputs.get('tcf') === '3' && isTagFault(actual) && !faults(recorded)
+        ? new Map(actual)
+        : undefined,
+  },
+  {
+    name: 'atomics: permission comes before tags; QEMU checks the tag as if it only read',
+    rows: ATOMICS,
+    correct: (recorded, actual) =>
+      isTagFault(recorded) && isPermissionFault(actual) ? new Map(actual) : undefined,
+  },
+  {
     name: 'load-exclusive: an alignment fault is that of a read; QEMU reports a write',
-    rows: /^LDXR|^LDXP/,
-    correct: (recorded) => (isAlignmentFault(recorded) ? withWrite(recorded, false) : undefined),
+    rows: /^(LD|ST)X[RP]/,
+    correct: (recorded, actual) =>
+      isAlignmentFault(recorded) && ((syndrome(actual) ?? WNR) & WNR) === 0
+        ? withWrite(recorded, false)
+        : undefined,
   },
   {
     name: 'DC ZVA: a write, so WnR is 1, asymmetric checks do not fault; QEMU takes it for a read',
