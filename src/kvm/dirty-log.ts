@@ -3,6 +3,7 @@
  * protection that makes writes fault is `stage2.ts`'s, and who may read the log `vm.ts`'s.
  */
 import { PAGE_SIZE } from '../base/index.ts';
+import type { TagLog } from './tag-log.ts';
 
 /** Pages that one word of Linux's bitmap covers; lengths are rounded up to it. */
 const PAGES_PER_LONG = 64;
@@ -11,16 +12,20 @@ export class DirtyBitmap {
   readonly pageCount: number;
   /** Bit n % 32 of word n / 32 is page n; an even number of words, as Linux has 64-bit ones. */
   readonly #words: Uint32Array;
+  /** Tags kept while their page is clean, where the VM has them kept. */
+  readonly tagLog: TagLog | undefined;
 
   /** `allSet`: every page counts as dirty at first (KVM_DIRTY_LOG_INITIALLY_SET). */
-  constructor(sizeBytes: number, allSet: boolean) {
+  constructor(sizeBytes: number, allSet: boolean, tagLog?: TagLog) {
     this.pageCount = sizeBytes / PAGE_SIZE;
+    this.tagLog = tagLog;
     this.#words = new Uint32Array(Math.ceil(this.pageCount / PAGES_PER_LONG) * 2);
     if (allSet) for (let page = 0; page < this.pageCount; page++) this.mark(page);
   }
 
   mark(page: number): void {
     this.#words[page >>> 5] = this.#words[page >>> 5]! | (1 << (page & 31));
+    this.tagLog?.drop(page);
   }
 
   isMarked(page: number): boolean {

@@ -13,6 +13,7 @@ import type { KvmArmCopyMteTags } from './mte.ts';
 import type { KvmPolicy } from './policy.ts';
 import { createVmRegisters, type VmRegisters } from './registers.ts';
 import { SmcccFilter } from './smccc-filter.ts';
+import type { KvmArmReadTagLog } from './tag-log.ts';
 import {
   KVM_ARM_TARGET_GENERIC_V8,
   KVM_CAP_MAX_VCPUS,
@@ -119,6 +120,11 @@ export class KvmVm {
     return this.vm.copyTags(request);
   }
 
+  /** KVM_ARM_READ_TAG_LOG. */
+  readTagLog(request: KvmArmReadTagLog): 0 | Refusal {
+    return this.vm.readTagLog(request);
+  }
+
   /** KVM_ARM_PREFERRED_TARGET. */
   preferredTarget(): KvmVcpuInit {
     return { target: KVM_ARM_TARGET_GENERIC_V8, features: [0] };
@@ -136,15 +142,15 @@ export class KvmVm {
     if (this.vcpus.some((vcpu) => vcpu.vcpuId === id)) return refuse(Errno.EEXIST);
     const contextIndex = this.kvm.takeContextIndex();
     if (contextIndex < 0) return refuse(Errno.ENOMEM);
-    this.vm.vcpuCreated();
     const vcpu = new Vcpu(this, { id, index: this.vcpus.length, contextIndex });
     this.vcpus.push(vcpu);
     const room = this.#vgicDevice?.vcpuCreated() ?? 0;
     if (isRefusal(room)) {
       this.vcpus.pop();
-      this.kvm.releaseContextIndex(contextIndex);
+      vcpu.destroy();
       return room;
     }
+    this.vm.vcpuCreated();
     return vcpu;
   }
 

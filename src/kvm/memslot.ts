@@ -4,7 +4,7 @@
  *
  * Invariants: slots are page-aligned, not empty, sorted by IPA and do not overlap; ids are unique.
  */
-import { type Hva, hva, type Ipa, ipa } from '../base/index.ts';
+import { type Hva, hva, type Ipa, ipa, PAGE_SIZE } from '../base/index.ts';
 import type { DirtyBitmap } from './dirty-log.ts';
 
 export interface Memslot {
@@ -20,6 +20,9 @@ export interface Memslot {
 /** The address in the VMM that backs `address`, which lies in the slot. */
 export const hvaOf = (slot: Memslot, address: Ipa): Hva =>
   hva(slot.baseHva + (address - slot.baseIpa));
+
+/** The guest's address of a page of the slot. */
+export const pageOf = (slot: Memslot, page: number): Ipa => ipa(slot.baseIpa + page * PAGE_SIZE);
 
 /** The guest's address of `address`, which lies in the slot's memory of the VMM. */
 export const ipaOf = (slot: Memslot, address: Hva): Ipa =>

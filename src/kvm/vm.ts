@@ -20,10 +20,17 @@ import {
 } from '../host/index.ts';
 import { checkExtension, KVM_USER_MEM_SLOTS, SUPPORTED_BLOCK_SIZES } from './capability.ts';
 import { DirtyBitmap } from './dirty-log.ts';
-import { ipaOf, type Memslot, MemslotList } from './memslot.ts';
+import { ipaOf, type Memslot, MemslotList, pageOf } from './memslot.ts';
 import { copyTags, type KvmArmCopyMteTags } from './mte.ts';
 import { type KvmPolicy, linux612 } from './policy.ts';
 import { Stage2 } from './stage2.ts';
+import {
+  KVM_CAP_ARM_MTE_TAG_LOG,
+  type KvmArmReadTagLog,
+  keepTags,
+  readTagLog,
+  TagLog,
+} from './tag-log.ts';
 import {
   KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE,
   KVM_CAP_ARM_MTE,
@@ -96,6 +103,7 @@ export class Vm {
   #systemSuspend = false;
   #manualDirtyLog = 0;
   #eagerSplitChunk = 0;
+  #tagLog = false;
   #invalidateSequence = 0;
 
   /** Called by `createVm`. */
@@ -142,6 +150,7 @@ export class Vm {
   /** KVM_CHECK_EXTENSION on the VM's descriptor. */
   checkExtension(cap: number): number {
     if (cap === KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE) return this.#eagerSplitChunk;
+    if (cap === KVM_CAP_ARM_MTE_TAG_LOG) return this.#mte ? 1 : 0;
     return checkExtension(this.host, cap);
   }
 
@@ -167,6 +176,10 @@ export class Vm {
         return this.#enableManualDirtyLog(argument);
       case KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE:
         return this.#setEagerSplitChunk(argument);
+      case KVM_CAP_ARM_MTE_TAG_LOG:
+        if (!this.#mte || argument > 1n) return refuse(Errno.EINVAL);
+        this.#tagLog = argument === 1n;
+        return 0;
       default:
         return refuse(Errno.EINVAL);
     }
@@ -232,7 +245,8 @@ export class Vm {
   }
 
   #newBitmap(sizeBytes: number): DirtyBitmap {
-    return new DirtyBitmap(sizeBytes, this.#initiallySet);
+    const tagLog = this.#tagLog ? new TagLog(sizeBytes / PAGE_SIZE) : undefined;
+    return new DirtyBitmap(sizeBytes, this.#initiallySet, tagLog);
   }
 
   get #initiallySet(): boolean {
@@ -303,14 +317,19 @@ export class Vm {
 
   #clearDirty(slot: Memslot, dirty: DirtyBitmap, firstPage: number, mask: Uint32Array): void {
     for (const [page, count] of dirty.clear(firstPage, mask)) {
-      const start = ipa(slot.baseIpa + page * PAGE_SIZE);
-      this.stage2.writeProtect(start, count * PAGE_SIZE);
+      this.stage2.writeProtect(pageOf(slot, page), count * PAGE_SIZE);
+      if (dirty.tagLog !== undefined) keepTags(this, slot, dirty.tagLog, page, count);
     }
   }
 
   /** KVM_ARM_MTE_COPY_TAGS; see `mte.ts`. */
   copyTags(request: KvmArmCopyMteTags): number | Refusal {
     return copyTags(this, request);
+  }
+
+  /** KVM_ARM_READ_TAG_LOG; see `tag-log.ts`. */
+  readTagLog(request: KvmArmReadTagLog): 0 | Refusal {
+    return readTagLog(this, request);
   }
 
   /** Gives back stage 2 and stops watching the process; the VM is not used again. */
