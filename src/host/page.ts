@@ -177,9 +177,12 @@ export class PageFrames {
   writeTags(address: Pa, tags: Uint8Array): void {
     const frame = this.#frame(address);
     this.#state[frame] = this.#state[frame]! & ~TAGS_ZERO;
-    for (let i = 0; i < tags.length; i++) {
-      this.memory.writeTag(pa(address + 16 * i), tags[i]! & 15);
+    const packed = this.memory.packedTags(address, PAGE_SIZE);
+    const pairs = tags.length >>> 1;
+    for (let i = 0; i < pairs; i++) {
+      packed[i] = (tags[2 * i]! & 15) | ((tags[2 * i + 1]! & 15) << 4);
     }
+    if (tags.length % 2 === 1) packed[pairs] = (packed[pairs]! & 0xf0) | (tags.at(-1)! & 15);
   }
 
   /**

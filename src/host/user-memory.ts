@@ -17,6 +17,7 @@ import type { PhysicalMemory } from '../machine/memory.ts';
 import type { AddressSpace } from './address-space.ts';
 import { VmFlag } from './area.ts';
 import { Errno, isRefusal, type Refusal, refuse } from './errno.ts';
+import { TAG_GRANULES } from './page.ts';
 
 /** What a load or store of a process that fails raises: si_code of SIGSEGV, or SIGBUS. */
 export type MemorySignal =
@@ -157,6 +158,33 @@ export class UserMemory {
     if (isRefusal(page)) return page;
     if ((page.area.flags & VmFlag.mte) !== 0) {
       this.#memory.writeTag(byteOf(page.pa, address), tag);
+    }
+    return 0;
+  }
+
+  /**
+   * A loop of LDG over whole pages: their tags into `tags`, one to a byte, 256 a page. Refusals as
+   * `loadTag`, with the pages before read. Preconditions: `address` is page-aligned.
+   */
+  loadTags(address: Hva, tags: Uint8Array): 0 | Refusal {
+    const { frames } = this.#space.host;
+    for (let done = 0; done < tags.length; done += TAG_GRANULES) {
+      const page = this.#space.faultIn(hva(address + 16 * done), { write: false });
+      if (isRefusal(page)) return page;
+      if ((page.area.flags & VmFlag.mte) !== 0) tags.set(frames.readTags(page.pa), done);
+      else tags.fill(0, done, done + TAG_GRANULES);
+    }
+    return 0;
+  }
+
+  /** A loop of STG over whole pages; as `loadTags`, and ignored as `storeTag` is. */
+  storeTags(address: Hva, tags: Uint8Array): 0 | Refusal {
+    const { frames } = this.#space.host;
+    for (let done = 0; done < tags.length; done += TAG_GRANULES) {
+      const page = this.#space.faultIn(hva(address + 16 * done), { write: true });
+      if (isRefusal(page)) return page;
+      if ((page.area.flags & VmFlag.mte) === 0) continue;
+      frames.writeTags(page.pa, tags.subarray(done, done + TAG_GRANULES));
     }
     return 0;
   }
