@@ -114,7 +114,10 @@ function enterFunction(): FunctionBody {
 /** step(): runs the record at STEP_RECORD and nothing behind it. */
 function stepFunction(): FunctionBody {
   const h = new Handler(0);
-  h.code.i32(S.STEP_RECORD).i32(S.STEP_RECORD + 8).loadAt(Op.i32Load, S.STEP_RECORD);
+  h.code
+    .i32(S.STEP_RECORD)
+    .i32(S.STEP_RECORD + 8)
+    .loadAt(Op.i32Load, S.STEP_RECORD);
   h.code.op(Op.callIndirect).u32(HANDLER_TYPE_INDEX).u32(0);
   return { type: { parameters: [], results: [] }, locals: [], code: h.code };
 }

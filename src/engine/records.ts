@@ -9,10 +9,11 @@
 import type { Decoder } from '../arm/a64/decoder.ts';
 import { PAGE_SIZE } from '../base/index.ts';
 import { type MemoryLayout, RECORD_PAGE_BYTES } from './layout.ts';
+import * as S from './state.ts';
 
 /** Handlers outside the rows, by table index. Variant v of the rows has index ROW_HANDLERS + v. */
-export const BuiltinHandler = { decode: 0, pageEnd: 1, unallocated: 2 } as const;
-export const ROW_HANDLERS = 3;
+export const BuiltinHandler = { decode: 0, pageEnd: 1, unallocated: 2, stop: 3 } as const;
+export const ROW_HANDLERS = 4;
 
 export class Records {
   readonly #layout: MemoryLayout;
@@ -91,6 +92,20 @@ export class Records {
       decoded === undefined
         ? BuiltinHandler.unallocated
         : ROW_HANDLERS + this.#decoder.variant(decoded, word);
+  }
+
+  /**
+   * Copies the record at `rp` to STEP_RECORD, decoded, so that it runs alone. `offset` is that of the
+   * instruction in its page, in bytes. What generated code derives from RECORD_BASE stays right.
+   */
+  isolate(rp: number, offset: number): void {
+    if (this.#i32[rp / 4] === BuiltinHandler.decode) this.decode(rp);
+    const at = S.STEP_RECORD / 4;
+    this.#i32[at] = this.#i32[rp / 4]!;
+    this.#i32[at + 1] = this.#i32[rp / 4 + 1]!;
+    this.#i32[at + 2] = BuiltinHandler.stop;
+    this.#i32[at + 3] = 0;
+    this.#i32[S.RECORD_BASE / 4] = S.STEP_RECORD - 2 * offset;
   }
 
   /** The RAM page is about to change: its records must be decoded again. */

@@ -28,6 +28,7 @@ const always: readonly number[] = [
   uapi.KVM_CAP_ARM_PSCI,
   uapi.KVM_CAP_DEVICE_CTRL,
   uapi.KVM_CAP_ENABLE_CAP_VM,
+  uapi.KVM_CAP_SET_GUEST_DEBUG,
   uapi.KVM_CAP_ARM_PSCI_0_2,
   uapi.KVM_CAP_CHECK_EXTENSION_VM,
   uapi.KVM_CAP_IMMEDIATE_EXIT,

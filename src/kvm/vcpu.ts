@@ -4,7 +4,7 @@
  * VMM must do. One host thread runs all vCPUs in turn, so two answers exist that Linux hides inside
  * the call: the turn is over, and the vCPU waits. Linux: arch/arm64/kvm/arm.c, handle_exit.c, mmio.c.
  */
-import type { LoadStoreSyndrome } from '../arm/syndrome.ts';
+import { brkEsr, type LoadStoreSyndrome, softwareStepEsr } from '../arm/syndrome.ts';
 import { features, type SystemRegister, slotOf, systemRegister } from '../arm/sysreg/index.ts';
 import { assertNever, type Hva, type Ipa } from '../base/index.ts';
 import * as S from '../engine/state.ts';
@@ -30,6 +30,9 @@ import { handleHypercall } from './smccc.ts';
 import { VcpuTimers } from './timer.ts';
 import {
   KVM_ARM_VCPU_POWER_OFF,
+  KVM_GUESTDBG_ENABLE,
+  KVM_GUESTDBG_SINGLESTEP,
+  KVM_GUESTDBG_USE_SW_BP,
   KVM_MP_STATE_RUNNABLE,
   KVM_MP_STATE_STOPPED,
   type KvmVcpuInit,
@@ -50,6 +53,8 @@ export type VcpuExit =
   | { readonly kind: 'system-event'; readonly type: number; readonly data: readonly bigint[] }
   /** KVM_EXIT_HYPERCALL: a call that the SMCCC filter sends to the VMM. */
   | { readonly kind: 'hypercall'; readonly functionId: number; readonly flags: bigint }
+  /** KVM_EXIT_DEBUG: a step or a BRK that `setGuestDebug` asked for. */
+  | { readonly kind: 'debug'; readonly esr: bigint }
   /** KVM_EXIT_ARM_NISV. */
   | { readonly kind: 'nisv'; readonly ipa: Ipa; readonly esrIss: number }
   /** KVM_RUN = -1, EINTR: `immediateExit` was set. */
@@ -81,6 +86,9 @@ const PREEMPTED: VcpuExit = { kind: 'preempted' };
 const BLOCKED: VcpuExit = { kind: 'blocked' };
 const YIELDED: VcpuExit = { kind: 'yielded' };
 const INTERRUPTED: VcpuExit = { kind: 'interrupted' };
+
+/** Answers that are the scheduler's business and no exits of the guest's. */
+const TURN_ENDS: readonly VcpuExit['kind'][] = ['preempted', 'blocked', 'yielded', 'interrupted'];
 
 /** Aff3 in 39:32, Aff2:Aff1:Aff0 in 23:0. */
 const AFFINITY_MASK = 0xff00ffffffn;
@@ -385,7 +393,7 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     this.#core.s[S.MONITOR_ADDRESS / 4] = 0;
     const exit = this.#loop(budget);
     this.#vm.isRunning = false;
-    this.#count(exit.kind);
+    if (!TURN_ENDS.includes(exit.kind)) this.#count(exit.kind);
     return exit;
   }
 
@@ -467,9 +475,33 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
         return this.#hypercall(exit);
       case 'stage2-fault':
         return this.#stage2Fault(exit);
+      case 'debug':
+        return this.#debugExit();
       default:
         return assertNever(exit);
     }
+  }
+
+  // ---- guest debugging ------------------------------------------------------------------------
+
+  /**
+   * KVM_SET_GUEST_DEBUG: single-stepping and BRK for the VMM's debugger. EINVAL for flags that mean
+   * nothing here; hardware breakpoints are not modelled. Linux: kvm_arch_vcpu_ioctl_set_guest_debug().
+   */
+  setGuestDebug(control: number): 0 | Refusal {
+    const known = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP;
+    if ((control & ~known) !== 0) return refuse(Errno.EINVAL);
+    const on = (control & KVM_GUESTDBG_ENABLE) !== 0;
+    this.#context.debugStep = on && (control & KVM_GUESTDBG_SINGLESTEP) !== 0;
+    this.#context.debugBrk = on && (control & KVM_GUESTDBG_USE_SW_BP) !== 0;
+    return 0;
+  }
+
+  /** ESR_EL2 as KVM reports it: a BRK with its immediate, or a software step. */
+  #debugExit(): VcpuExit {
+    if (this.#context.debugStep) return { kind: 'debug', esr: softwareStepEsr(true) };
+    const immediate = (this.#core.opcode() >>> 5) & 0xffff;
+    return { kind: 'debug', esr: brkEsr(immediate) };
   }
 
   // ---- hypercalls -----------------------------------------------------------------------------

@@ -10,18 +10,26 @@ import { decodeBitmask } from '../arm/a64/bitmask.ts';
 import { SystemOp } from '../arm/a64/ops.ts';
 import { type FpContext, softOperationList } from '../arm/fp/index.ts';
 import { encodingKey, systemRegisters } from '../arm/sysreg/index.ts';
-import { decoder, type EngineHooks, instantiateInterpreter } from '../engine/interpreter.ts';
+import {
+  decoder,
+  type EngineHooks,
+  type InterpreterInstance,
+  instantiateInterpreter,
+} from '../engine/interpreter.ts';
 import { Records } from '../engine/records.ts';
 import * as S from '../engine/state.ts';
 import {
   ENTRY_CHECKED,
   ENTRY_TAGGED,
+  FETCH_RECORDS,
   FETCH_TLB_BYTES,
+  FETCH_TLB_ENTRIES,
+  FETCH_TLB_ENTRY_SHIFT,
   FETCH_TLB_OFFSET,
   TLB_BYTES,
 } from '../engine/tlb.ts';
 import { type CpuContext, slotIndex } from './context.ts';
-import { takeAbort, takeException, Vector } from './exceptions.ts';
+import { softwareStepActive, takeAbort, takeException, Vector } from './exceptions.ts';
 import type { PhysicalMemory } from './memory.ts';
 import { AccessKind, type FaultRecord, newTranslation } from './mmu.ts';
 import { SlowAccesses } from './slow-access.ts';
@@ -42,6 +50,8 @@ export type CoreExit =
     }
   /** HVC or SMC; PC is behind it. */
   | { readonly kind: 'call'; readonly call: 'hvc' | 'smc'; readonly immediate: number }
+  /** One instruction of a context with `debugStep` has run, or BRK met one with `debugBrk`. */
+  | { readonly kind: 'debug' }
   /** WFI, WFE or YIELD; PC is behind it. */
   | { readonly kind: 'wait'; readonly wait: 'wfi' | 'wfe' | 'yield' };
 
@@ -66,7 +76,7 @@ export class Core implements EngineHooks {
   readonly records: Records;
   readonly tlbs: SoftwareTlbs;
   readonly #slow: SlowAccesses;
-  readonly #enter: () => void;
+  readonly #interpreter: InterpreterInstance;
   readonly #translation = newTranslation();
   readonly #fetchAccess = { kind: AccessKind.fetch, el: 0 as 0 | 1, pan: false };
   readonly #fp: FpContext = { fpcr: 0, flags: 0 };
@@ -75,7 +85,6 @@ export class Core implements EngineHooks {
   /** Budget at the start of the slice, and instructions executed in all slices before it. */
   #sliceBudget = 0;
   #executedBefore = 0;
-  #vaMaskIsTbi = false;
   /** Exceptions taken to EL1 since the machine began; a statistic. */
   exceptionCount = 0;
 
@@ -94,7 +103,7 @@ export class Core implements EngineHooks {
     });
     memory.onCodeWrite = (page) => this.records.dropPage(page);
     this.#slow = new SlowAccesses(this);
-    this.#enter = instantiateInterpreter(memory.memory, this).enter;
+    this.#interpreter = instantiateInterpreter(memory.memory, this);
     fillTables(memory);
   }
 
@@ -151,7 +160,11 @@ export class Core implements EngineHooks {
     while (this.#exit === undefined) {
       s[S.LEAVE / 4] = S.Leave.event;
       if (s[S.PSTATE_IL / 4] === 1) this.#illegalState();
-      this.#enter();
+      if (context.debugStep || softwareStepActive(s)) {
+        this.#step();
+        continue;
+      }
+      this.#interpreter.enter();
       const leave = s[S.LEAVE / 4];
       if (leave === S.Leave.fetch) this.#fetch();
       else if (leave === S.Leave.budget) this.#exit = BUDGET_EXIT;
@@ -230,6 +243,53 @@ export class Core implements EngineHooks {
   /** The opcode of the current instruction. Precondition: inside a hook. */
   opcode(): number {
     return this.s[this.s[S.RP / 4]! / 4 + 1]!;
+  }
+
+  // ---- single steps ---------------------------------------------------------------------------
+
+  /**
+   * One step: the pending software step exception, or one instruction. An exception that the
+   * instruction takes ends it as well. Arm: D2.12, the software step state machine.
+   */
+  #step(): void {
+    const { s, context } = this;
+    const bySoftware = softwareStepActive(s) && !context.debugStep;
+    if (bySoftware && s[S.PSTATE_SS / 4] === 0) {
+      this.#softwareStepException();
+      return;
+    }
+    const rp = this.#recordOfPc();
+    if (rp < 0) {
+      this.#fetch();
+      return;
+    }
+    const exceptions = this.exceptionCount;
+    const budget = s[S.BUDGET / 4]!;
+    const low = s[S.PC / 4]!;
+    s[S.PAGE_VA / 4] = low & -4096;
+    s[S.PAGE_VA / 4 + 1] = s[S.PC / 4 + 1]!;
+    this.records.isolate(rp, low & 0xfff);
+    this.#interpreter.step();
+    const left = s[S.LEAVE / 4] === S.Leave.event ? s[S.BUDGET / 4]! : 0;
+    s[S.BUDGET / 4] = budget - 8 + Math.max(0, left);
+    if (this.exceptionCount === exceptions && bySoftware) s[S.PSTATE_SS / 4] = 0;
+    if (context.debugStep) this.#exit ??= { kind: 'debug' };
+    else if (s[S.BUDGET / 4]! <= 0) this.#exit ??= BUDGET_EXIT;
+  }
+
+  /** Address of the record for PC, or -1 when the fetch TLB has none. */
+  #recordOfPc(): number {
+    const { s } = this;
+    const low = s[S.PC / 4]!;
+    const index = (low >>> 12) & (FETCH_TLB_ENTRIES - 1);
+    const at = (s[S.FETCH_TLB / 4]! + (index << FETCH_TLB_ENTRY_SHIFT)) / 4;
+    const hit = s[at] === (low & -4093) && s[at + 1] === s[S.PC / 4 + 1];
+    return hit ? s[at + FETCH_RECORDS / 4]! + 2 * (low & 0xfff) : -1;
+  }
+
+  #softwareStepException(): void {
+    const ec = this.s[S.EL / 4] === 0 ? 0x32 : 0x33;
+    takeException(this, Vector.sync, (ec << 26) | (1 << 25) | (1 << 24) | 0x22);
   }
 
   // ---- instruction fetch ----------------------------------------------------------------------

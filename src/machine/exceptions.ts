@@ -79,6 +79,23 @@ export function takeAbort(core: Core, esr: number, farHigh: number, farLow: numb
   takeException(core, 0, esr);
 }
 
+const MDSCR = slotIndex('MDSCR_EL1');
+const OSLSR = slotIndex('OSLSR_EL1');
+const MDSCR_SS = 1 << 0;
+const MDSCR_KDE = 1 << 13;
+const OSLSR_OSLK = 1 << 1;
+
+/**
+ * Whether software step is active in a state: MDSCR_EL1.SS, and debug exceptions are enabled there.
+ * Arm: AArch64.GenerateDebugExceptions(), SSAdvance()'s condition.
+ */
+export function softwareStepActive(s: Int32Array): boolean {
+  const mdscr = s[MDSCR]!;
+  if ((mdscr & MDSCR_SS) === 0 || (s[OSLSR]! & OSLSR_OSLK) !== 0) return false;
+  if (s[S.EL / 4] === 0) return true;
+  return (mdscr & MDSCR_KDE) !== 0 && (s[S.DAIF / 4]! & 8) === 0;
+}
+
 /** ERET from EL1. Arm: AArch64.ExceptionReturn(). */
 export function exceptionReturn(core: Core): void {
   const { s } = core;
@@ -87,8 +104,11 @@ export function exceptionReturn(core: Core): void {
   // AArch32, EL2 and above, and EL0 with SP_EL1 do not exist: an illegal return stays at this EL.
   const legal = mode === PSTATE_M_EL0T || mode === 4 || mode === 5;
   const [el, spsel] = legal ? [mode >> 2, mode & 1] : [s[S.EL / 4]!, s[S.PSTATE_SPSEL / 4]!];
+  const wasStepping = softwareStepActive(s);
   unpackPstate(s, spsr);
   setElAndSp(s, el, spsel);
+  // Arm: DebugExceptionReturnSS(): the step bit counts only where stepping begins.
+  if (wasStepping || !softwareStepActive(s)) s[S.PSTATE_SS / 4] = 0;
   if (!legal) s[S.PSTATE_IL / 4] = 1;
   s[S.PC / 4] = s[ELR]!;
   s[S.PC / 4 + 1] = s[ELR + 1]!;

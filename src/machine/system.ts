@@ -15,7 +15,13 @@ import { assertNever } from '../base/index.ts';
 import * as S from '../engine/state.ts';
 import { slotIndex } from './context.ts';
 import type { Core } from './core.ts';
-import { exceptionReturn, setElAndSp, takeException, Vector } from './exceptions.ts';
+import {
+  exceptionReturn,
+  setElAndSp,
+  softwareStepActive,
+  takeException,
+  Vector,
+} from './exceptions.ts';
 import { packNzcv, unpackNzcv } from './pstate.ts';
 import { systemInstruction } from './system-instructions.ts';
 
@@ -43,8 +49,14 @@ export function carryOut(core: Core, op: SystemOp): boolean {
       return raiseUndefined(core);
     case SystemOp.svc:
       core.advancePc();
+      // The call itself was the step. Arm: SSAdvance().
+      s[S.PSTATE_SS / 4] = 0;
       return raise(core, Ec.svc, immediate16(core.opcode()));
     case SystemOp.brk:
+      if (core.context.debugBrk) {
+        core.leave({ kind: 'debug' });
+        return true;
+      }
       return raise(core, Ec.brk, immediate16(core.opcode()));
     case SystemOp.hvc:
     case SystemOp.smc:
@@ -232,6 +244,11 @@ function writeRegister(core: Core): boolean {
 /** What a changed plain register entails. */
 function wrote(core: Core, register: SystemRegister): boolean {
   if (register.effect === 'mode') core.modeChanged();
+  if (register.effect === 'debug' && softwareStepActive(core.s)) {
+    // Stepping begins with the next instruction.
+    core.advancePc();
+    return true;
+  }
   if (register.effect !== 'mmu') return false;
   core.translationChanged();
   const { context, tlbs } = core;

@@ -9,8 +9,8 @@ import { assert } from '../../base/index.ts';
 
 /** Features by Arm's names (FEAT_ dropped); a number where the architecture gives a size. */
 export const features = {
-  /** Half-precision arithmetic, scalar and vector; the one switch for both ID fields. */
-  FP16: false,
+  /** Half-precision arithmetic, scalar and vector; decides both ID fields and FPCR.FZ16. */
+  FP16: true,
   AES: true,
   PMULL: true,
   SHA1: true,
