@@ -261,12 +261,15 @@ export class Machine {
   }
 
   /**
-   * Runs until the guest powers off or resets, all CPUs wait for the outside, or the slice ends.
+   * Runs until the guest powers off or resets, all CPUs wait for the outside, or about `instructions`
+   * have run. In between, the machine's state is complete (state/capture.ts).
    */
-  runSlice(): PowerEvent | Extract<Turn, { kind: 'idle' | 'budget' }> {
+  runSlice(
+    instructions = SLICE_INSTRUCTIONS,
+  ): PowerEvent | Extract<Turn, { kind: 'idle' | 'budget' }> {
     this.input.pump();
     for (;;) {
-      const turn = this.scheduler.run(SLICE_INSTRUCTIONS);
+      const turn = this.scheduler.run(instructions);
       if (turn.kind !== 'exit') return turn;
       const event = this.#handle(turn.vcpu, turn.exit);
       if (event !== undefined) return event;
