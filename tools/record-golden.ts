@@ -43,8 +43,10 @@ import type { Job, Outcome } from './golden/wire.ts';
 const FOLDER = join('test', 'golden', 'a64');
 
 /** Rows that user emulation has no use for: exceptions, waiting, EL1, what Linux sets up. */
-const NOT_USER =
-  /^(SVC|HVC|SMC|BRK|HLT|ERET|MSR_imm|MSR_DAIF|MRS|MSR_reg|SYSL?|HINT|YIELD|WFE|WFI|SEVL?|IRG|DC_|LDGM|STGM|STZGM)/;
+const NOT_USER = new RegExp(
+  '^(SVC|HVC|SMC|BRK|HLT|ERET|HINT|YIELD|WFE|WFI|SEV|' +
+    'MSR_imm|MSR_DAIF|MSR_reg|MRS|SYS|IRG|DC_|LDGM|STGM|STZGM)',
+);
 
 /** The rows of each file in src/arm/a64, so that a chapter's vectors lie together. */
 async function chapters(): Promise<Map<Row, string>> {
@@ -218,7 +220,9 @@ async function main(): Promise<void> {
   const outcomes = runSystem(systemPlans.map(({ instance }) => systemJob(instance)));
   const vectors = systemPlans.map((plan, i) => systemVector(plan, outcomes[i]!));
   const systemHead = {
-    recorder: `qemu-system-aarch64 ${version('qemu-system-aarch64')} -M virt,mte=on -cpu ${QEMU_SYSTEM_CPU}`,
+    recorder:
+      `qemu-system-aarch64 ${version('qemu-system-aarch64')} ` +
+      `-M virt,mte=on -cpu ${QEMU_SYSTEM_CPU}`,
     mode: 'system',
     seed,
   } as const;

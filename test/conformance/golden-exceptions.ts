@@ -73,7 +73,7 @@ export const exceptions: readonly Exception[] = [
         : undefined,
   },
   {
-    name: 'LD3, LD4, ST3, ST4 and long LD1, ST1: QEMU checks the tags of the first 32 bytes at most',
+    name: 'LD3, LD4, ST3, ST4 and long LD1, ST1: QEMU checks the tags of 32 bytes at most',
     rows: /^(LD|ST)[1-4]_multiple_[34]/,
     correct: (recorded, actual, vector) =>
       isTagFault(actual) && !faults(recorded) && /16b|8h|4s|2d/.test(disassemble(vector.words[0]!)!)
@@ -86,13 +86,13 @@ export const exceptions: readonly Exception[] = [
     correct: (recorded) => (faults(recorded) ? withoutData(recorded) : undefined),
   },
   {
-    name: 'several accesses: translation faults of any come before tag checks; QEMU goes one by one',
+    name: 'several accesses: translation of all comes before tag checks; QEMU goes one by one',
     rows: SEVERAL,
     correct: (recorded, actual) =>
       isTagFault(recorded) && faults(actual) && !isTagFault(actual) ? new Map(actual) : undefined,
   },
   {
-    name: 'store-exclusive: faults of its address come before the monitor; QEMU asks the monitor first',
+    name: 'store-exclusive: faults come before the monitor; QEMU asks the monitor first',
     rows: /^STX[RP]/,
     correct: (recorded, actual) =>
       faults(actual) && !faults(recorded) ? new Map(actual) : undefined,

@@ -77,6 +77,9 @@ function compareAndSwapPair(bytes: 8 | 16): Semantics {
   };
 }
 
+const pairOperands = (register: 'W' | 'X'): string =>
+  `<${register}:s>, <${register}+1:s>, <${register}:t>, <${register}+1:t>, [<X|SP:n>]`;
+
 const compareRows: Row[] = [
   ...sizes.map(({ bits, suffix, register, bytes }) =>
     row(
@@ -91,7 +94,7 @@ const compareRows: Row[] = [
     row(
       `CASP_${register}`,
       `0${register === 'X' ? 1 : 0}0010000a1sssssr11111nnnnnttttt`,
-      `casp <${register}:s>, <${register}+1:s>, <${register}:t>, <${register}+1:t>, [<X|SP:n>]`,
+      `casp ${pairOperands(register)}`,
       compareAndSwapPair(register === 'X' ? 16 : 8),
       { ...lse, reserved: (field) => ((field('s') | field('t')) & 1) === 1 },
     ),
@@ -110,7 +113,7 @@ const compareAliases: Alias[] = orderings.flatMap(({ suffix: order, acquire, rel
     alias(
       `CASP${order}_${register}`.toUpperCase(),
       `0${register === 'X' ? 1 : 0}0010000${acquire}1sssss${release}11111nnnnnttttt`,
-      `casp${order} <${register}:s>, <${register}+1:s>, <${register}:t>, <${register}+1:t>, [<X|SP:n>]`,
+      `casp${order} ${pairOperands(register)}`,
     ),
   ),
 ]);
@@ -183,7 +186,8 @@ const modifyAliases: Alias[] = modifiers.flatMap(({ bits, mnemonic }) =>
       alias(
         `${mnemonic}${order.suffix}${size.suffix}_${size.register}`.toUpperCase(),
         `${size.bits}111000${order.acquire}${order.release}1sssss${bits}00nnnnnttttt`,
-        `${mnemonic}${order.suffix}${size.suffix} <${size.register}:s>, <${size.register}:t>, [<X|SP:n>]`,
+        `${mnemonic}${order.suffix}${size.suffix} <${size.register}:s>, ` +
+          `<${size.register}:t>, [<X|SP:n>]`,
       ),
     ),
   ),
