@@ -106,12 +106,17 @@ export class SlowAccesses {
     return (low & (size - 1)) !== 0;
   }
 
+  /** DC ZVA and DC GZVA: to Device memory they take an Alignment fault however aligned. */
+  #isBlockZero(): boolean {
+    return (this.#core.opcode() & 0xfff80000) >>> 0 === 0xd5080000;
+  }
+
   #translated(high: number, low: number): number {
     const { context } = this.#core;
     const request = this.#request;
     const first = this.#first;
     if (!context.mmu.translate(high, low, this.#access, first)) return this.#fault(first.fault);
-    if (first.isDevice && !request.tag && this.#misaligned(low)) {
+    if (first.isDevice && !request.tag && (this.#isBlockZero() || this.#misaligned(low))) {
       return this.#deviceAlignment(high, low);
     }
     const inPage = PAGE_SIZE - (low & (PAGE_SIZE - 1));

@@ -43,7 +43,7 @@ export interface RowOptions {
   /** Space-separated fields, or `field=31`, to make handlers for; see the file head. */
   readonly split?: string;
   /** FEAT_ name when not part of Armv8.0. */
-  readonly feature?: string;
+  readonly feature?: `FEAT_${string}`;
   /** Traps when CPACR_EL1.FPEN does not allow FP and SIMD. */
   readonly fp?: boolean;
   /** Name of a row whose encodings this row takes a part of. */
