@@ -204,8 +204,8 @@ function sha256Schedule1(b: Ops): void {
   );
 }
 
-const SHA1 = { fp: true, feature: 'FEAT_SHA1' };
-const SHA256 = { fp: true, feature: 'FEAT_SHA256' };
+const SHA1 = { fp: true, feature: 'FEAT_SHA1' } as const;
+const SHA256 = { fp: true, feature: 'FEAT_SHA256' } as const;
 
 const threeRegisters = (opcode: string): string => `01011110000mmmmm0${opcode}00nnnnnddddd`;
 const twoRegisters = (opcode: string): string => `010111100010100${opcode}10nnnnnddddd`;

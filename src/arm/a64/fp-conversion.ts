@@ -12,7 +12,7 @@ import {
   type ToInteger,
 } from './fp-lanes-convert.ts';
 import type { ElementSize, I64, Ops } from './ops.ts';
-import { type Row, row } from './row.ts';
+import { type Row, type RowOptions, row } from './row.ts';
 import { bitsOf, type Size, scalarPart } from './simd-lanes.ts';
 
 /** Width of the general register: field s splits every row here. */
@@ -162,7 +162,7 @@ const moves: readonly Move[] = [
 ];
 
 const moveRows = moves.flatMap(({ general, vector, sf, type, bits }) => {
-  const options = vector === 'H' ? { fp: true, feature: 'FEAT_FP16' } : { fp: true };
+  const options: RowOptions = vector === 'H' ? { fp: true, feature: 'FEAT_FP16' } : { fp: true };
   return [
     row(
       `FMOV_${vector}_${general}`,

@@ -84,7 +84,7 @@ interface Entry {
   readonly opcode: string;
   readonly operation: Operation;
   readonly scalar?: true;
-  readonly feature?: string;
+  readonly feature?: `FEAT_${string}`;
 }
 
 const high =
@@ -139,7 +139,10 @@ const entries: readonly Entry[] = [
 const SIZES = [1, 2] as const;
 const typeOf = (size: 1 | 2): string => (size === 1 ? '01' : '10');
 
-const optionsOf = ({ feature }: { feature?: string }, more: RowOptions = {}): RowOptions => ({
+const optionsOf = (
+  { feature }: Pick<RowOptions, 'feature'>,
+  more: RowOptions = {},
+): RowOptions => ({
   fp: true,
   ...more,
   ...(feature === undefined ? {} : { feature }),
@@ -285,7 +288,7 @@ const fpRows = fpEntries.flatMap(({ name, u, opcode, operation }) =>
   ([1, 2, 3] as const).flatMap((size) => {
     const { letter } = PLACES[size];
     const mnemonic = name.toLowerCase();
-    const feature = size === 1 ? { feature: 'FEAT_FP16' } : {};
+    const feature = size === 1 ? ({ feature: 'FEAT_FP16' } as const) : {};
     const type = FP_TYPES[size];
     // Unused lanes take part in WebAssembly's instructions: keep them zero.
     const run = (b: Ops, part: Part): void =>

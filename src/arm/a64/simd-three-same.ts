@@ -162,7 +162,7 @@ interface Entry {
   /** Sizes of the scalar form. */
   readonly scalar?: readonly Size[];
   readonly operation: Operation;
-  readonly feature?: string;
+  readonly feature?: `FEAT_${string}`;
 }
 
 const ALL: readonly Size[] = [0, 1, 2, 3];
