@@ -55,7 +55,16 @@ export async function runOnConsole(
   try {
     const { plan, mte, seed, realtime, onReset, trace } = run;
     const outcome = await runMachine(
-      { plan, mte, seed, realtime, onReset, trace, onTrace: (line) => console.say(line) },
+      {
+        plan,
+        mte,
+        seed,
+        realtime,
+        onReset,
+        trace,
+        paced: host.stdin.isTTY === true,
+        onTrace: (line) => console.say(line),
+      },
       consoleHeardBy(console, onOutput),
     );
     console.close();

@@ -137,7 +137,10 @@ export class Machine {
     this.input = new UartFeed(this.uart);
     this.bus.attach(this.uart);
     this.bus.attach(this.rtc);
-    this.scheduler = new Scheduler(this.vcpus, this.kvm.clock);
+    this.scheduler = new Scheduler(this.vcpus, this.kvm.clock, () => {
+      const seconds = this.rtc.secondsToMatch();
+      return seconds === undefined ? undefined : seconds * COUNTER_FREQUENCY_HZ;
+    });
     this.#boot();
   }
 
@@ -268,6 +271,7 @@ export class Machine {
     instructions = SLICE_INSTRUCTIONS,
   ): PowerEvent | Extract<Turn, { kind: 'idle' | 'budget' }> {
     this.input.pump();
+    this.rtc.poll();
     for (;;) {
       const turn = this.scheduler.run(instructions);
       if (turn.kind !== 'exit') return turn;
@@ -324,6 +328,16 @@ export class Machine {
     return count;
   }
 
+  /** Lets `ticks` of the counter pass while all vCPUs wait; a wall clock does so by itself. */
+  skip(ticks: number): void {
+    this.kvm.clock.skip(ticks);
+  }
+
+  /** See `Scheduler.paced`. */
+  set paced(value: boolean) {
+    this.scheduler.paced = value;
+  }
+
   statistics(wallMilliseconds: number): MachineStatistics {
     const exitsByReason: Record<string, number> = {};
     let instructionCount = 0;
@@ -368,6 +382,7 @@ export async function runMachine(
     observer: traceObserver(options),
     transmit: (byte) => output.push(byte),
   });
+  machine.paced = options.paced ?? false;
   const stopListening = console.onInput((bytes) => {
     machine.input.push(bytes);
     console.setInputPaused(machine.input.pendingBytes > FEED_HIGH_WATER_BYTES);
@@ -387,7 +402,7 @@ export async function runMachine(
       if (options.onReset === 'exit' || !machine.canBoot) return finish('reset');
       machine.reset();
     } else if (turn.kind === 'idle') {
-      await idle(turn.ticks, console.quit);
+      machine.skip(await idle(turn.ticks, console.quit));
     } else {
       await nextMacrotask();
     }
@@ -398,15 +413,19 @@ export async function runMachine(
 /** Longest sleep between looks at console input. */
 const IDLE_MS_MAX = 20;
 
-/** Sleeps until a timer is due or something may have come in. */
-function idle(ticks: number | undefined, quit: AbortSignal): Promise<void> {
-  const ms = ticks === undefined ? IDLE_MS_MAX : (ticks * 1000) / COUNTER_FREQUENCY_HZ;
+/**
+ * Sleeps until a timer is due or something may have come in; resolves to the ticks that this let
+ * pass, up to those asked for.
+ */
+function idle(ticks: number | undefined, quit: AbortSignal): Promise<number> {
+  const ticksMax = Math.floor((IDLE_MS_MAX * COUNTER_FREQUENCY_HZ) / 1000);
+  const slept = Math.min(ticks ?? ticksMax, ticksMax);
   return new Promise((resolve) => {
-    const timer = setTimeout(done, Math.min(ms, IDLE_MS_MAX));
+    const timer = setTimeout(done, (slept * 1000) / COUNTER_FREQUENCY_HZ);
     function done(): void {
       clearTimeout(timer);
       quit.removeEventListener('abort', done);
-      resolve();
+      resolve(Math.max(1, slept));
     }
     quit.addEventListener('abort', done);
   });

@@ -22,9 +22,22 @@ export class Scheduler {
   readonly #clock: MachineClock;
   #next = 0;
 
-  constructor(vcpus: readonly Vcpu[], clock: MachineClock) {
+  /** Counter ticks until a device of the VMM wants to be looked at, or undefined. */
+  readonly #deviceDeadline: () => number | undefined;
+  /**
+   * Leave it to the caller to let time pass while all vCPUs wait: a person at the console should not
+   * pay for a guest that idles. What the guest sees is the same.
+   */
+  paced = false;
+
+  constructor(
+    vcpus: readonly Vcpu[],
+    clock: MachineClock,
+    deviceDeadline: () => number | undefined = () => undefined,
+  ) {
     this.#vcpus = vcpus;
     this.#clock = clock;
+    this.#deviceDeadline = deviceDeadline;
   }
 
   /** The vCPU whose turn is next: all that a scheduler remembers between calls of `run`. */
@@ -77,12 +90,15 @@ export class Scheduler {
 
   /** Nobody can run: lets time pass up to the first timer, or says how long that is. */
   #idle(): Turn | undefined {
-    let ticks: number | undefined;
+    const device = this.#deviceDeadline();
+    let ticks = device;
     for (const vcpu of this.#vcpus) {
       const deadline = vcpu.nextDeadline();
       if (deadline !== undefined && (ticks === undefined || deadline < ticks)) ticks = deadline;
     }
-    if (ticks !== undefined && this.#clock.skip(Math.max(1, ticks))) return undefined;
-    return { kind: 'idle', ticks };
+    if (ticks === undefined || this.paced) return { kind: 'idle', ticks };
+    if (!this.#clock.skip(Math.max(1, ticks))) return { kind: 'idle', ticks };
+    // A device of the VMM must be looked at before time goes on.
+    return ticks === device ? { kind: 'budget' } : undefined;
   }
 }
