@@ -74,7 +74,10 @@ const code = (text: string): string => `\`${text.replaceAll('|', '\\|')}\``;
 
 /** Words in indented lines of up to 100 columns. */
 const wrap = (words: readonly string[]): string =>
-  words.join(' ').replace(/(.{1,90})(?: |$)/g, '$1\n    ').trimEnd();
+  words
+    .join(' ')
+    .replace(/(.{1,90})(?: |$)/g, '$1\n    ')
+    .trimEnd();
 
 /** What the ID registers advertise. */
 function cpuSection(): string {
@@ -89,7 +92,7 @@ Armv8-A, EL0 and EL1, AArch64 only. Its ID registers advertise:
 
 ${table(
   ['size', 'value'],
-  sizes.map(([name, `${value}`]) => [name, `${value}`]),
+  sizes.map(([name, value]) => [name, `${value}`]),
 )}`;
 }
 
