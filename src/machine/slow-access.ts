@@ -4,6 +4,7 @@
  * and only then fills a TLB entry or uses the bounce buffer; so an access that faults has had no
  * effect. Arm: AArch64.MemSingle() and MemTag(), with what they call.
  */
+import { matchesAll, tagFaultMode, tagFaultOutcome, tfsrBit, topByteIgnored } from '../arm/tag.ts';
 import { PAGE_SIZE, type Pa, pa } from '../base/index.ts';
 import { decodeSlowAccess, type SlowAccess } from '../engine/memory-access.ts';
 import * as S from '../engine/state.ts';
@@ -21,7 +22,6 @@ import {
   type Translation,
 } from './mmu.ts';
 import type { TlbFill } from './software-tlbs.ts';
-import { logicalTagIsChecked } from './tag-rules.ts';
 
 const SCTLR = slotIndex('SCTLR_EL1');
 const TCR = slotIndex('TCR_EL1');
@@ -32,8 +32,9 @@ const FSC_EXTERNAL_ABORT = 0x10;
 const FSC_TAG_CHECK = 0x11;
 const FSC_ALIGNMENT = 0x21;
 
-/** How tag check faults are reported. Arm: AArch64.EffectiveTCF(). */
-const Tcf = { none: 0, sync: 1, async: 2, asymmetric: 3 } as const;
+/** An address from its 32-bit halves, signed or not. */
+const fromSignedHalves = (high: number, low: number): bigint =>
+  (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 
 /** One page's part of an access. */
 interface Part {
@@ -243,7 +244,10 @@ export class SlowAccesses {
     const request = this.#request;
     if (!request.checked || !out.tagged) return true;
     const flags = request.unprivileged ? S.CHECK_FLAGS_EL0 : S.CHECK_FLAGS;
-    if (s[flags / 4] === 0 || !logicalTagIsChecked(s[TCR + 1]!, high)) return true;
+    if (s[flags / 4] === 0) return true;
+    const address = fromSignedHalves(high, low);
+    const tcr = core.u64[TCR / 2]!;
+    if (!topByteIgnored(address, tcr) || matchesAll(address, tcr)) return true;
     const logical = (high >>> 24) & 15;
     const hasStorage = memory.holdsTags(out.pa);
     if (!hasStorage && !this.#tagAccessWithoutStorage(out.pa, high, low)) return false;
@@ -262,17 +266,16 @@ export class SlowAccesses {
   #tagCheckFailed(high: number, low: number): boolean {
     const { s } = this.#core;
     const request = this.#request;
-    const el0 = request.unprivileged || s[S.EL / 4] === 0;
-    const tcf = (s[SCTLR + 1]! >>> (el0 ? 6 : 8)) & 3;
-    const pureWrite = request.write && !request.read;
-    if (tcf === Tcf.sync || (tcf === Tcf.asymmetric && !pureWrite)) {
+    const el = request.unprivileged ? 0 : (s[S.EL / 4] as 0 | 1);
+    const mode = tagFaultMode(this.#core.u64[SCTLR / 2]!, el);
+    const outcome = tagFaultOutcome(mode, request.write && !request.read);
+    if (outcome === 'sync') {
       this.#abort(FSC_TAG_CHECK, high, low | 0);
       return false;
     }
-    if (tcf !== Tcf.none) {
-      const bit = (high & (1 << 23)) !== 0 ? 2 : 1;
-      const register = s[S.EL / 4] === 0 || request.unprivileged ? TFSRE0 : TFSR;
-      s[register] = s[register]! | bit;
+    if (outcome === 'async') {
+      const register = el === 0 ? TFSRE0 : TFSR;
+      s[register] = s[register]! | tfsrBit(fromSignedHalves(high, low));
     }
     return true;
   }
