@@ -1,0 +1,73 @@
+/**
+ * Makes a machine go on from a snapshot. `machineOf` says which machine to construct; then either
+ * everything is checked and loaded before the first instruction, or state and index are, and RAM
+ * comes when it is touched (lazy-ram.ts). Called by `granule run --restore` and by programs.
+ */
+import { assert } from '../../base/index.ts';
+import { type KvmPolicy, linux61, linux612 } from '../../kvm/index.ts';
+import type { Machine, MachineSetup } from '../machine.ts';
+import { applyState, checkSameMachine } from '../state/apply.ts';
+import { describeMachine } from '../state/capture.ts';
+import { LazyRam } from './lazy-ram.ts';
+import { RamWriter } from './ram-writer.ts';
+import { SnapshotError, withState } from './snapshot-error.ts';
+import type { SnapshotFile } from './snapshot-file.ts';
+
+const policies: readonly KvmPolicy[] = [linux612, linux61];
+
+/** What of a machine's setup the snapshot decides. Throws `SnapshotError` 'machine-differs'. */
+export function machineOf({
+  path,
+  state,
+}: SnapshotFile): Required<Pick<MachineSetup, 'plan' | 'mte' | 'seed' | 'policy'>> {
+  const { ramBytes, cpuCount, mte, seed, policy: name } = state.machine;
+  const policy = policies.find((candidate) => candidate.name === name);
+  if (policy === undefined) {
+    const known = policies.map((candidate) => candidate.name).join(' and ');
+    const text = `${path}: of a machine with KVM's policy ${name}, and only ${known} are known`;
+    throw new SnapshotError('machine-differs', text);
+  }
+  return { plan: { ramBytes, cpuCount }, mte, seed, policy };
+}
+
+/**
+ * Loads the whole snapshot into a new machine of its shape (`machineOf`) and closes it. Every byte of
+ * the file has been checked before the machine changes. Throws `SnapshotError`.
+ */
+export function restoreSnapshot(machine: Machine, file: SnapshotFile): void {
+  try {
+    prepare(machine, file);
+    file.verify();
+    const writer = new RamWriter(machine);
+    for (const { chunk: number } of file.chunks) {
+      const chunk = file.chunk(number);
+      assert(chunk !== undefined, 'a chunk of the index is there');
+      writer.write(number, chunk);
+    }
+    writer.close();
+    withState(file.path, () => applyState(machine, file.state));
+  } finally {
+    file.close();
+  }
+}
+
+/**
+ * The same at once, whatever the size: header, state and index have been checked, RAM is loaded and
+ * checked when it is touched. The answer takes over the file. Throws `SnapshotError`.
+ */
+export function restoreSnapshotLazily(machine: Machine, file: SnapshotFile): LazyRam {
+  try {
+    prepare(machine, file);
+    const ram = new LazyRam(machine, file);
+    withState(file.path, () => applyState(machine, file.state));
+    return ram;
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+function prepare(machine: Machine, file: SnapshotFile): void {
+  assert(!machine.canBoot, 'a machine that goes on has not booted');
+  withState(file.path, () => checkSameMachine(describeMachine(machine), file.state));
+}
