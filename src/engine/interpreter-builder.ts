@@ -22,8 +22,9 @@ import * as E from './expressions.ts';
 import { DISPATCH, HANDLER_TYPE_INDEX, type Handler, ImportIndex, RP_LOCAL } from './handler.ts';
 import { emitAccess, emitTagAccess, emitTagLoad, emitTagStore } from './memory-access.ts';
 import * as S from './state.ts';
+import { lane, shuffle, splat, v128, vop, vtest, withLane } from './vector-expressions.ts';
 import { Op } from './wasm/code.ts';
-import { SimdOp, simdOpcode } from './wasm/simd.ts';
+import { SimdOp } from './wasm/simd.ts';
 
 const BLOCK_EMPTY = 0x40;
 const loadOp = { 1: Op.i64Load8U, 2: Op.i64Load16U, 4: Op.i64Load32U, 8: Op.i64Load } as const;
@@ -87,6 +88,13 @@ export class InterpreterBuilder implements Ops {
   readonly zext = E.zext;
   readonly sext = E.sext;
   readonly sextFrom = E.sextFrom;
+  readonly vop = vop;
+  readonly vtest = vtest;
+  readonly shuffle = shuffle;
+  readonly v128 = v128;
+  readonly lane = lane;
+  readonly withLane = withLane;
+  readonly splat = splat;
 
   let<T extends Value>(value: T): T {
     if (value.known !== undefined) return value;
@@ -616,71 +624,6 @@ export class InterpreterBuilder implements Ops {
     return this.#load(Op.i32Load, E.i32(0), S.EL, 'i32') as I32;
   }
 
-  // ---- vectors --------------------------------------------------------------------------------
-  vop(name: string, ...operands: Value[]): V128 {
-    return E.asV128((c) => {
-      for (const operand of operands) E.emit(operand, c);
-      c.op(Op.prefixFd).u32(opcodeOf(name));
-    });
-  }
-
-  vtest(name: string, ...operands: Value[]): I32 {
-    return E.asI32((c) => {
-      for (const operand of operands) E.emit(operand, c);
-      c.op(Op.prefixFd).u32(opcodeOf(name));
-    });
-  }
-
-  shuffle(a: V128, b: V128, lanes: readonly number[]): V128 {
-    assert(lanes.length === 16, 'a shuffle has 16 lanes');
-    return E.asV128((c) => {
-      E.emit(a, c);
-      E.emit(b, c);
-      c.op(Op.prefixFd).u32(SimdOp.shuffle);
-      for (const lane of lanes) c.op(lane);
-    });
-  }
-
-  v128(low: bigint, high: bigint): V128 {
-    return E.asV128((c) => {
-      c.op(Op.prefixFd).u32(SimdOp.const);
-      for (const half of [low, high]) {
-        for (let i = 0n; i < 64n; i += 8n) c.op(Number((half >> i) & 0xffn));
-      }
-    });
-  }
-
-  lane(vector: V128, size: ElementSize, index: number): I64 {
-    const opcode = SimdOp[`extract${size}`];
-    if (size === 64) {
-      return E.asI64((c) => {
-        E.emit(vector, c);
-        c.op(Op.prefixFd).u32(opcode).op(index);
-      });
-    }
-    return E.zext(
-      E.asI32((c) => {
-        E.emit(vector, c);
-        c.op(Op.prefixFd).u32(opcode).op(index);
-      }),
-    );
-  }
-
-  withLane(vector: V128, size: ElementSize, index: number, value: I64): V128 {
-    const operand = size === 64 ? value : E.wrap(value);
-    return E.asV128((c) => {
-      E.emit(vector, c);
-      E.emit(operand, c);
-      c.op(Op.prefixFd).u32(SimdOp[`replace${size}`]).op(index);
-    });
-  }
-
-  splat(size: ElementSize, value: I64): V128 {
-    if (size === 64) return this.vop('i64x2.splat', value);
-    const shape = { 8: 'i8x16', 16: 'i16x8', 32: 'i32x4' }[size];
-    return this.vop(`${shape}.splat`, E.wrap(value));
-  }
-
   // ---- floating point -------------------------------------------------------------------------
   soft(name: string, args: readonly I64[]): I64 {
     const { code } = this.#h;
@@ -695,10 +638,4 @@ export class InterpreterBuilder implements Ops {
     const qc = E.shl(E.zext(condition), E.i64(27));
     this.setSysreg('FPSR', E.or(this.sysreg('FPSR'), qc));
   }
-}
-
-function opcodeOf(name: string): number {
-  const opcode = simdOpcode.get(name);
-  assert(opcode !== undefined, 'a WebAssembly SIMD instruction of this name');
-  return opcode;
 }
