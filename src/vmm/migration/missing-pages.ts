@@ -1,0 +1,145 @@
+/**
+ * Memory that is still elsewhere, while the guest runs: post-copy's half of the destination. All of
+ * RAM is registered with userfaultfd; a vCPU (or the VMM) that touches a page that is not here makes
+ * an event, which becomes a request to the source. A page is installed with its tags in one call
+ * (UFFDIO_COPY as `host/userfault.ts` has it), so nothing ever sees the one without the other; a page
+ * that is here is never replaced, since the guest may have written to it.
+ *
+ * Invariant: a page that is neither here nor marked as received is registered, and so never made of
+ * zeros by the host.
+ */
+import { alignDown, assert, hva, PAGE_SIZE } from '../../base/index.ts';
+import { Errno } from '../../host/index.ts';
+import {
+  accept,
+  type GuestRam,
+  isMarked,
+  mark,
+  newPageMaps,
+  type PageMaps,
+  pageCountOf,
+  pageHva,
+  TAG_BYTES,
+} from './guest-ram.ts';
+import { REQUEST_PAGES_MAX } from './messages.ts';
+import { type RamRun, TAGS_DIFFER } from './ram-codec.ts';
+
+/** A page by the index of its range and its number there. */
+export type PageName = [range: number, page: number];
+
+const ZERO_PAGE = new Uint8Array(PAGE_SIZE);
+
+export class MissingPages {
+  /** Pages left. */
+  missingCount: number;
+  readonly #ram: GuestRam;
+  readonly #received: PageMaps;
+  readonly #packed = new Uint8Array(TAG_BYTES);
+
+  /** Registers all of `ram`, of which nothing is here. `onFault`: `takeFaults` has something new. */
+  constructor(ram: GuestRam, onFault: () => void) {
+    this.#ram = ram;
+    this.#received = newPageMaps(ram.ranges);
+    this.missingCount = ram.ranges.reduce((sum, range) => sum + pageCountOf(range), 0);
+    const { userfault } = ram.process;
+    for (const { hva, sizeBytes } of ram.ranges) {
+      accept('UFFDIO_REGISTER', userfault.register(hva, sizeBytes));
+    }
+    userfault.onEvent = onFault;
+  }
+
+  /** Pages that have come to be missed since the last call, a request's worth at most. */
+  takeFaults(): PageName[] {
+    const pages: PageName[] = [];
+    while (pages.length < REQUEST_PAGES_MAX) {
+      const event = this.#ram.process.userfault.nextEvent();
+      if (event === undefined) break;
+      const page = this.#nameOf(event.address);
+      if (page !== undefined) pages.push(page);
+    }
+    return pages;
+  }
+
+  /** All pages that somebody waits for now: what a new link has to be asked for again. */
+  awaited(): PageName[] {
+    return [...this.#ram.process.awaited]
+      .map((address) => this.#nameOf(address))
+      .filter((page) => page !== undefined)
+      .slice(0, REQUEST_PAGES_MAX);
+  }
+
+  /** The maps of what is here, as bytes in the order of ranges. */
+  receivedMaps(): Uint8Array[] {
+    return this.#received.map((map) => new Uint8Array(map.buffer.slice(0)));
+  }
+
+  /** Installs what is still missing of a checked run. Throws `MigrationError` 'machine'. */
+  install(run: RamRun): void {
+    if (!run.hasData && run.tag === 0) {
+      this.#forget(run);
+      return;
+    }
+    for (let i = 0; i < run.pageCount; i++) {
+      if (this.#take(run.range, run.firstPage + i)) this.#installPage(run, i);
+    }
+  }
+
+  /** Stops supplying pages; what is not here reads as zero from now on. */
+  close(): void {
+    const { userfault } = this.#ram.process;
+    userfault.onEvent = () => {};
+    for (const { hva, sizeBytes } of this.#ram.ranges) {
+      accept('UFFDIO_UNREGISTER', userfault.unregister(hva, sizeBytes));
+    }
+  }
+
+  /** Zero pages that were never tagged need not be made: the host does that, if they are touched. */
+  #forget({ range: index, firstPage, pageCount }: RamRun): void {
+    const range = this.#ram.ranges[index]!;
+    const { userfault } = this.#ram.process;
+    for (let page = firstPage; page < firstPage + pageCount; ) {
+      const first = page;
+      while (page < firstPage + pageCount && this.#take(index, page)) page++;
+      const length = (page - first) * PAGE_SIZE;
+      if (length > 0) {
+        accept('UFFDIO_UNREGISTER', userfault.unregister(pageHva(range, first), length));
+      }
+      if (page === first) page++;
+    }
+  }
+
+  #installPage(run: RamRun, i: number): void {
+    const { contents, pageBytes, hasData, tag } = run;
+    const at = i * pageBytes;
+    const data = hasData ? contents.subarray(at, at + PAGE_SIZE) : ZERO_PAGE;
+    const differ = tag === TAGS_DIFFER;
+    const packed = differ
+      ? contents.subarray(at + pageBytes - TAG_BYTES, at + pageBytes)
+      : this.#packed.fill(tag * 0x11);
+    const installed = this.#ram.process.userfault.copy({
+      address: pageHva(this.#ram.ranges[run.range]!, run.firstPage + i),
+      data,
+      packedTags: this.#ram.mte ? packed : undefined,
+    });
+    assert(installed !== -Errno.EEXIST, 'a page that was not received is not here');
+    accept('UFFDIO_COPY', installed);
+  }
+
+  /** Marks a page as received; false: it was already. */
+  #take(range: number, page: number): boolean {
+    const map = this.#received[range]!;
+    if (isMarked(map, page)) return false;
+    mark(map, page);
+    this.missingCount--;
+    return true;
+  }
+
+  #nameOf(address: number): PageName | undefined {
+    const index = this.#ram.ranges.findIndex(
+      (range) => address >= range.hva && address < range.hva + range.sizeBytes,
+    );
+    const range = this.#ram.ranges[index];
+    if (range === undefined) return undefined;
+    return [index, (alignDown(hva(address), PAGE_SIZE) - range.hva) / PAGE_SIZE];
+  }
+}

@@ -1,0 +1,77 @@
+/**
+ * How fast a source may send, and what it may expect: the bandwidth limit, turns for the guest in
+ * between, the rate achieved, and the downtime that would follow if the guest stopped now.
+ */
+import { sleep, type Time } from './link.ts';
+
+/** Milliseconds of sending after which everything else gets a turn. */
+const TURN_MS = 4;
+/** A debt below this is carried on: timers are coarse. */
+const SLEEP_MS_MIN = 2;
+
+export class Pace {
+  readonly #time: Time;
+  readonly #bytesPerSecondMax: number | undefined;
+  /** When what was sent so far may have been sent under the limit. */
+  #allowedAtMs: number;
+  #turnAtMs: number;
+
+  constructor(time: Time, bytesPerSecondMax: number | undefined) {
+    this.#time = time;
+    this.#bytesPerSecondMax = bytesPerSecondMax;
+    this.#allowedAtMs = time.nowMs();
+    this.#turnAtMs = time.nowMs();
+  }
+
+  /** `bytes` have been sent: waits while that was too fast, or until others had their turn. */
+  async sent(bytes: number): Promise<void> {
+    const now = this.#time.nowMs();
+    const limit = this.#bytesPerSecondMax;
+    if (limit !== undefined) {
+      this.#allowedAtMs = Math.max(now, this.#allowedAtMs) + (bytes * 1000) / limit;
+      if (this.#allowedAtMs - now >= SLEEP_MS_MIN) {
+        await sleep(this.#time, this.#allowedAtMs - now);
+        this.#turnAtMs = this.#time.nowMs();
+        return;
+      }
+    }
+    if (now - this.#turnAtMs < TURN_MS) return;
+    await this.#time.turn();
+    this.#turnAtMs = this.#time.nowMs();
+  }
+}
+
+/** Bytes a second over the time since `begin`, smoothed over rounds. */
+export class RateMeter {
+  readonly #time: Time;
+  #sinceMs: number;
+  #bytes = 0;
+  #rate: number | undefined;
+
+  constructor(time: Time) {
+    this.#time = time;
+    this.#sinceMs = time.nowMs();
+  }
+
+  add(bytes: number): void {
+    this.#bytes += bytes;
+  }
+
+  /** Ends a round; returns its length in milliseconds. */
+  endRound(): number {
+    const now = this.#time.nowMs();
+    const ms = now - this.#sinceMs;
+    if (ms > 0 && this.#bytes > 0) {
+      const measured = (this.#bytes * 1000) / ms;
+      this.#rate = this.#rate === undefined ? measured : (this.#rate + measured) / 2;
+    }
+    this.#sinceMs = now;
+    this.#bytes = 0;
+    return ms;
+  }
+
+  /** Bytes a second, or undefined before the first round with any. */
+  get bytesPerSecond(): number | undefined {
+    return this.#rate;
+  }
+}

@@ -1,0 +1,345 @@
+/**
+ * The source of a migration, from the first byte to the guest's end here. `run` does it all; the
+ * rounds are `pre-copy.ts`, what follows a guest that runs elsewhere `post-copy-source.ts`.
+ *
+ * The guest is never in two places. Until `ready` has come the source can go on as if nothing had
+ * been: the destination does not run before `run`, and `run` is sent only when the source has given
+ * its guest up for good. A link that breaks behind that point is made again until the destination
+ * has said what became of the guest; nothing here runs meanwhile.
+ */
+import { Channel } from './channel.ts';
+import { DirtyPages } from './dirty-pages.ts';
+import { Inbox } from './inbox.ts';
+import { type Link, sleep, type Time } from './link.ts';
+import { type Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN } from './messages.ts';
+import type { MigratableMachine } from './migratable.ts';
+import { MigrationError, migrationError } from './migration-error.ts';
+import { Pace } from './pace.ts';
+import { PageSender } from './page-sender.ts';
+import { PostCopySource } from './post-copy-source.ts';
+import { preCopy } from './pre-copy.ts';
+import {
+  type MigrationEvent,
+  type MigrationStatistics,
+  newStatistics,
+  type SourcePhase,
+} from './progress.ts';
+import type { TagReader } from './tag-transfer.ts';
+import { type TagOptions, tagReader } from './tags.ts';
+
+export type MigrationMode = 'precopy' | 'postcopy';
+
+export interface SourceOptions {
+  readonly mode: MigrationMode;
+  readonly tags: TagOptions;
+  /** The longest the guest may stand still at the end of pre-copy. */
+  readonly downtimeLimitMs: number;
+  /** While the guest runs; absent: as fast as it goes. */
+  readonly bandwidthMax?: number;
+  /** Of this attempt: 32 hexadecimal digits that no other has. */
+  readonly session: string;
+}
+
+export interface SourceWorld {
+  readonly time: Time;
+  /** Makes a link to the destination; called again when one broke. Rejects with `MigrationError`. */
+  readonly connect: () => Promise<Link>;
+  readonly onEvent?: (event: MigrationEvent<SourcePhase>) => void;
+}
+
+export type SourceOutcome =
+  /** The guest runs there. */
+  | { readonly kind: 'completed' }
+  /** The guest is here, and as it was. */
+  | { readonly kind: 'failed'; readonly error: MigrationError }
+  | { readonly kind: 'cancelled' }
+  /** Given up by `abandon` after the guest was handed over: it is there, or lost. */
+  | { readonly kind: 'abandoned'; readonly error: MigrationError };
+
+/** For answers that the peer gives at once. */
+const ANSWER_MS = 10_000;
+/** For `ready`: what is in flight has to be taken over first. */
+const READY_MS = 60_000;
+/** Between attempts to make a broken link again: from the first to the longest. */
+const RETRY_MS_MIN = 100;
+const RETRY_MS_MAX = 5_000;
+
+/** A link that has said hello. */
+interface Connection {
+  readonly channel: Channel;
+  readonly inbox: Inbox;
+  readonly status: Extract<Message, { kind: 'welcome' }>['status'];
+}
+
+export class MigrationSource {
+  readonly statistics: MigrationStatistics = newStatistics();
+  readonly #machine: MigratableMachine;
+  readonly #options: SourceOptions;
+  readonly #world: SourceWorld;
+  readonly #dirty: DirtyPages;
+  readonly #beganMs: number;
+  #phase: SourcePhase = { kind: 'connecting' };
+  #tags: TagReader | undefined;
+  #sender: PageSender | undefined;
+  #postCopy: PostCopySource | undefined;
+  #inbox: Inbox | undefined;
+  #held = false;
+  #stoppedAtMs: number | undefined;
+  #committed = false;
+  #cancelled = false;
+  #abandoned = false;
+  #cutRetryShort: () => void = () => {};
+
+  constructor(machine: MigratableMachine, options: SourceOptions, world: SourceWorld) {
+    this.#machine = machine;
+    this.#options = options;
+    this.#world = world;
+    this.#dirty = new DirtyPages(machine.ram);
+    this.#beganMs = world.time.nowMs();
+  }
+
+  get phase(): SourcePhase {
+    return this.#phase;
+  }
+
+  /** Migrates; resolves when the guest's place is settled. Call once. */
+  async run(): Promise<SourceOutcome> {
+    try {
+      this.#prepare();
+      const connection = await this.#connect('migrate');
+      await this.#sendMachine(connection);
+      if (this.#options.mode === 'precopy') await this.#preCopy(connection);
+      await this.#stopAndCopy(connection);
+      this.#committed = true;
+      return await this.#handOver(connection);
+    } catch (error) {
+      return this.#backOut(migrationError(error));
+    }
+  }
+
+  /** Keeps the guest here; false when it has been given up already. */
+  cancel(): boolean {
+    if (this.#committed) return false;
+    this.#cancelled = true;
+    this.#inbox?.close(cancelled());
+    this.#cutRetryShort();
+    return true;
+  }
+
+  /** Tries at once to make a broken link again. */
+  recover(): void {
+    this.#cutRetryShort();
+  }
+
+  /** Stops trying to make a broken link again: `run` resolves with 'abandoned'. */
+  abandon(): void {
+    this.#abandoned = true;
+    this.#inbox?.close();
+    this.#cutRetryShort();
+  }
+
+  /** What has to be there before anything is sent; refusals of the machine come from here. */
+  #prepare(): void {
+    const { ram } = this.#machine;
+    this.#tags = tagReader(ram, this.#options.tags, this.#world.time);
+    this.#sender = new PageSender({ ram, tags: this.#tags, statistics: this.statistics });
+  }
+
+  async #connect(purpose: 'migrate' | 'resume'): Promise<Connection> {
+    const { time, connect } = this.#world;
+    const channel = new Channel(await connect());
+    const inbox = new Inbox(channel, time, (message) => this.#postCopy?.take(message) ?? false);
+    this.#inbox = inbox;
+    this.#checkCancelled();
+    await channel.send({
+      kind: 'hello',
+      protocol: 'granule-migration',
+      versions: [PROTOCOL_VERSION_MIN, PROTOCOL_VERSION],
+      session: this.#options.session,
+      guest: this.#machine.guestId,
+      purpose,
+    });
+    const { version, status } = await inbox.expect('welcome', ANSWER_MS);
+    if (version < PROTOCOL_VERSION_MIN || version > PROTOCOL_VERSION) {
+      throw new MigrationError(
+        'version',
+        `the destination speaks version ${version} of the protocol`,
+      );
+    }
+    this.#sender!.use(channel, new Pace(time, this.#options.bandwidthMax));
+    return { channel, inbox, status };
+  }
+
+  async #sendMachine({ channel, inbox }: Connection): Promise<void> {
+    const { description } = this.#machine;
+    await channel.send({ kind: 'machine', description, mode: this.#options.mode });
+    await inbox.expect('accept', ANSWER_MS);
+  }
+
+  async #preCopy({ inbox }: Connection): Promise<void> {
+    this.#dirty.start();
+    await preCopy({
+      dirty: this.#dirty,
+      sender: this.#sender!,
+      statistics: this.statistics,
+      time: this.#world.time,
+      downtimeLimitMs: this.#options.downtimeLimitMs,
+      onRound: (round) => this.#enter({ kind: 'pre-copy', round }),
+      check: () => {
+        inbox.check();
+        this.#progress();
+      },
+    });
+  }
+
+  /** The guest stands still; what is left of its memory (in pre-copy) and its state are sent. */
+  async #stopAndCopy({ channel, inbox }: Connection): Promise<void> {
+    this.#enter({ kind: 'stop-and-copy' });
+    this.#held = true;
+    this.#stoppedAtMs = this.#world.time.nowMs();
+    await this.#machine.hold();
+    inbox.check();
+    if (this.#options.mode === 'precopy') await this.#sendRest(inbox, channel);
+    const state = this.#machine.captureState();
+    this.statistics.bytes += state.length;
+    await channel.send({ kind: 'state', payload: state });
+    await channel.send({
+      kind: 'complete',
+      stateBytes: state.length,
+      running: !this.#machine.paused,
+    });
+    await inbox.expect('ready', READY_MS);
+    inbox.check();
+  }
+
+  /** Everything dirty, at full speed: nobody is served by waiting now. */
+  async #sendRest(inbox: Inbox, channel: Channel): Promise<void> {
+    this.#sender!.use(channel, new Pace(this.#world.time, undefined));
+    this.#dirty.collect();
+    for (let chunk = this.#dirty.take(); chunk !== undefined; chunk = this.#dirty.take()) {
+      if ((await this.#sender!.send(chunk)) !== undefined) {
+        throw new MigrationError('machine', 'tags of a guest that stands still were not kept');
+      }
+      inbox.check();
+    }
+    await this.#sender!.drain();
+  }
+
+  /** From here on the guest is the destination's; ends when it says that it has it all. */
+  async #handOver(first: Connection): Promise<SourceOutcome> {
+    let connection: Connection | undefined = first;
+    let retryMs = RETRY_MS_MIN;
+    this.#enter({ kind: 'handing-over' });
+    for (;;) {
+      try {
+        connection ??= await this.#connect('resume');
+        await this.#finish(connection);
+        await connection.channel.send({ kind: 'bye' }).catch(() => {});
+        this.#inbox?.close();
+        this.#close();
+        this.#enter({ kind: 'completed' });
+        return { kind: 'completed' };
+      } catch (error) {
+        const failure = migrationError(error);
+        this.#inbox?.close();
+        connection = undefined;
+        if (this.#abandoned) return this.#giveUp(failure);
+        this.#enter({ kind: 'recovering', error: failure });
+        await this.#retryAfter(retryMs);
+        retryMs = Math.min(2 * retryMs, RETRY_MS_MAX);
+        if (this.#abandoned) return this.#giveUp(failure);
+      }
+    }
+  }
+
+  async #finish(connection: Connection): Promise<void> {
+    const { channel, inbox, status } = connection;
+    if (status === 'unknown') {
+      throw new MigrationError('refused', 'the destination knows nothing of this guest any more');
+    }
+    if (status === 'running') return;
+    const postCopy = this.#options.mode === 'postcopy';
+    if (postCopy) this.#beginPostCopy();
+    else if (status === 'post-copy') {
+      throw new MigrationError('protocol', 'the destination is in post-copy, this source is not');
+    }
+    if (postCopy && status !== 'new') await this.#postCopy!.learnReceived(inbox, ANSWER_MS);
+    if (status !== 'post-copy') {
+      await channel.send({ kind: 'run' });
+      await inbox.expect('running', ANSWER_MS);
+      this.statistics.downtimeMs = this.#world.time.nowMs() - this.#stoppedAtMs!;
+    }
+    if (!postCopy) return;
+    this.#enter({ kind: 'post-copy' });
+    await this.#postCopy!.run(channel, inbox);
+  }
+
+  #beginPostCopy(): void {
+    if (this.#postCopy !== undefined) return;
+    this.#dirty.markAll();
+    this.#postCopy = new PostCopySource({
+      dirty: this.#dirty,
+      sender: this.#sender!,
+      statistics: this.statistics,
+      ranges: this.#machine.ram.ranges,
+      onProgress: () => this.#progress(),
+    });
+  }
+
+  #retryAfter(ms: number): Promise<void> {
+    const { time } = this.#world;
+    return Promise.race([
+      sleep(time, ms),
+      new Promise<void>((resolve) => {
+        this.#cutRetryShort = resolve;
+      }),
+    ]);
+  }
+
+  /** Nothing was handed over: the guest goes on here as before. */
+  #backOut(error: MigrationError): SourceOutcome {
+    this.#close();
+    this.#inbox?.close(error);
+    if (this.#held) this.#machine.release();
+    if (this.#cancelled) {
+      this.#enter({ kind: 'cancelled' });
+      return { kind: 'cancelled' };
+    }
+    this.#enter({ kind: 'failed', error });
+    return { kind: 'failed', error };
+  }
+
+  #giveUp(error: MigrationError): SourceOutcome {
+    this.#close();
+    this.#enter({ kind: 'failed', error });
+    return { kind: 'abandoned', error };
+  }
+
+  #close(): void {
+    this.#dirty.stop();
+    this.#takeStock();
+    this.#tags?.close();
+    this.#tags = undefined;
+  }
+
+  #takeStock(): void {
+    this.statistics.totalMs = this.#world.time.nowMs() - this.#beganMs;
+    if (this.#tags !== undefined) Object.assign(this.statistics.tags, this.#tags.cost);
+  }
+
+  #progress(): void {
+    this.#takeStock();
+    this.#world.onEvent?.({ kind: 'progress' });
+  }
+
+  #checkCancelled(): void {
+    if (this.#cancelled) throw cancelled();
+  }
+
+  #enter(phase: SourcePhase): void {
+    this.#phase = phase;
+    this.#world.onEvent?.({ kind: 'phase', phase });
+  }
+}
+
+const cancelled = (): MigrationError => new MigrationError('cancelled', 'the source cancelled');

@@ -1,0 +1,143 @@
+/**
+ * One simulated migration under a seed: two machines, links that fail, and what must hold. Used by the
+ * simulation's tests and to replay a seed that failed.
+ */
+
+import { MigrationDestination } from '../../src/vmm/migration/destination.ts';
+import type { Link } from '../../src/vmm/migration/link.ts';
+import { MigrationError } from '../../src/vmm/migration/migration-error.ts';
+import {
+  type MigrationMode,
+  MigrationSource,
+  type SourceOutcome,
+} from '../../src/vmm/migration/source.ts';
+import { TAG_POLICIES, type TagPolicy } from '../../src/vmm/migration/tags.ts';
+import { type Fault, faultyLinkPair, type LinkOptions } from './faulty-link.ts';
+import { GuestMemoryModel, SimMachine } from './sim-machine.ts';
+import { SimWorld } from './world.ts';
+
+export interface SimOptions {
+  readonly seed: number;
+  readonly mode?: MigrationMode;
+  readonly policy?: TagPolicy;
+  /** The fault of the nth link that is made; absent: chosen by the seed. */
+  readonly faultOf?: (link: number) => Fault | undefined;
+  readonly cancelAtMs?: number;
+  /** Attempts after which it is enough that the guest is well; absent: until it has moved. */
+  readonly attemptsMax?: number;
+  readonly tap?: LinkOptions['tap'];
+  readonly pages?: number;
+}
+
+export interface SimResult {
+  readonly outcomes: readonly SourceOutcome[];
+  readonly links: number;
+  /** Sends over all links, both directions. */
+  readonly sends: number;
+  readonly source: SimMachine;
+  readonly destination: SimMachine;
+  readonly world: SimWorld;
+}
+
+/** Runs a migration to its end and checks the guest; throws where something does not hold. */
+export async function simulateMigration(options: SimOptions): Promise<SimResult> {
+  const { seed } = options;
+  const world = new SimWorld(seed);
+  const { prng } = world;
+  const mode = options.mode ?? (prng.chance(1, 2) ? 'precopy' : 'postcopy');
+  const policy = options.policy ?? TAG_POLICIES[prng.below(TAG_POLICIES.length)]!;
+  const pages = options.pages ?? 8 + prng.below(120);
+  const model = new GuestMemoryModel(pages);
+  const machine = (): SimMachine =>
+    new SimMachine(world, {
+      pages,
+      model,
+      memfd: policy === 'dual-mapping' || prng.chance(1, 4),
+      slowDiskMs: prng.chance(1, 3) ? world.between(0, 400) : 0,
+    });
+  const source = machine();
+  const destination = machine();
+  destination.held = true;
+  world.check = () => {
+    if (source.mayRun && destination.mayRun) throw new Error('two copies of the guest run');
+  };
+
+  const tags = { policy, pagesPerCall: prng.chance(1, 3) ? 1 : 64 };
+  const target = new MigrationDestination(destination, { tags }, { time: world.time });
+  const faultOf = options.faultOf ?? randomFaults(world);
+  const counters: (() => number)[] = [];
+  let served: Promise<unknown> = Promise.resolve();
+  const connect = async (): Promise<Link> => {
+    const index = counters.length;
+    const fault = faultOf(index);
+    const { near, far, sends } = faultyLinkPair(world, {
+      latencyMs: prng.chance(1, 5) ? world.between(0, 50) : 0.05,
+      bytesPerMs: prng.chance(1, 4) ? 2_000 : 200_000,
+      ...(fault === undefined ? {} : { fault }),
+      ...(options.tap === undefined ? {} : { tap: options.tap }),
+    });
+    counters.push(sends);
+    if (prng.chance(1, 12) && options.faultOf === undefined) {
+      throw new MigrationError('link', 'nobody listens');
+    }
+    served = target.serve(far).catch((error) => world.fail(error));
+    return near;
+  };
+
+  const outcomes: SourceOutcome[] = [];
+  const work = (async () => {
+    await pause(world, world.between(0, 30));
+    for (let attempt = 0; attempt < (options.attemptsMax ?? 40); attempt++) {
+      const migration = new MigrationSource(
+        source,
+        {
+          mode,
+          tags,
+          downtimeLimitMs: prng.below(300),
+          session: attempt.toString(16).padStart(32, '0'),
+        },
+        { time: world.time, connect },
+      );
+      if (options.cancelAtMs !== undefined && attempt === 0) {
+        world.after(options.cancelAtMs, () => migration.cancel());
+      }
+      const outcome = await migration.run();
+      outcomes.push(outcome);
+      if (outcome.kind === 'completed') break;
+      if (!source.mayRun) throw new Error(`the source stands still after '${outcome.kind}'`);
+      if (destination.mayRun) throw new Error(`the destination runs after '${outcome.kind}'`);
+      await pause(world, world.between(0, 20));
+    }
+    await served;
+    // The guest goes on for a while where it is now.
+    await pause(world, 20);
+    const home = outcomes.at(-1)?.kind === 'completed' ? destination : source;
+    if (!home.mayRun) throw new Error('the guest stands still in the end');
+    home.held = true;
+    home.verify();
+    home.held = false;
+  })();
+  await world.run(work);
+  const sends = counters.reduce((sum, count) => sum + count(), 0);
+  return { outcomes, links: counters.length, sends, source, destination, world };
+}
+
+const pause = (world: SimWorld, ms: number): Promise<void> =>
+  new Promise((resolve) => void world.after(ms, resolve));
+
+/** Most of the first links fail somewhere, later ones hold: what is broken heals in the end. */
+function randomFaults(world: SimWorld): (link: number) => Fault | undefined {
+  const { prng } = world;
+  return (link) => {
+    if (link > 6 || prng.chance(1, 4)) return undefined;
+    const atSend = prng.below(prng.chance(1, 2) ? 14 : 80);
+    switch (prng.below(4)) {
+      case 0:
+        return { kind: 'silence', atSend };
+      case 1:
+        return { kind: 'change', atSend, byte: prng.below(1 << 20), xor: 1 + prng.below(255) };
+      default:
+        return { kind: 'cut', atSend, partly: prng.chance(1, 2) };
+    }
+  };
+}
