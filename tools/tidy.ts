@@ -239,7 +239,7 @@ function checkAddresses(checker: ts.TypeChecker, file: ts.SourceFile, report: Re
 function checkFloors(root: string): string[] {
   const faults = FLOORS.flatMap((floor) =>
     ['index.ts', 'README.md']
-      // Nothing imports the CLI.
+      // Nothing imports the CLI, so it has no face.
       .filter((name) => !(floor === 'cli' && name === 'index.ts'))
       .filter((name) => !existsSync(join(root, 'src', floor, name)))
       .map((name) => `src/${floor}: has no ${name}`),
