@@ -61,7 +61,7 @@ export type VcpuExit =
   | { readonly kind: 'interrupted' }
   /** The turn is over; run it again. */
   | { readonly kind: 'preempted' }
-  /** The vCPU waits (WFI, or it is powered off); run it again when `runnable`. */
+  /** The vCPU waits (WFI, a page of the host, or it is off); run it again when `runnable`. */
   | { readonly kind: 'blocked' }
   /**
    * A page of the VMM is missing that the VMM itself supplies (userfaultfd, `AddressSpace.awaited`);
@@ -426,7 +426,8 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
       const before = this.#core.executed;
       const answer = this.#runSlice(this.#slice(left));
       const executed = this.#core.executed - before;
-      left -= executed;
+      // An exit costs something too: a guest that only faults must not keep the turn for ever.
+      left -= Math.max(1, executed);
       this.statistics.instructionCount += executed;
       if (answer !== undefined) return answer;
     }
@@ -599,6 +600,9 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
       case 'inject-serror':
         takeException(this.#core, Vector.sError, (0x2f << 26) | (1 << 25));
         return undefined;
+      case 'wait':
+        this.#awaited = outcome.hva;
+        return BLOCKED;
       case 'userfault':
         this.#awaited = outcome.hva;
         return { kind: 'userfault', hva: outcome.hva };

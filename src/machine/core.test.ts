@@ -73,6 +73,12 @@ describe('core: exceptions', () => {
     expect(x[1]).toBe(x[2]);
   });
 
+  it('vectors that cannot be fetched: the run ends at its budget', () => {
+    const { core, context } = machine('mov x0, #0x1000\nmsr vbar_el1, x0\n.word 0');
+    expect(core.run(context, 1000).kind).toBe('budget');
+    expect(core.exceptionCount).toBeGreaterThan(900);
+  });
+
   it('ERET to an unaligned address: PC alignment fault with FAR', () => {
     const { x } = run(`${vectors('mrs x0, esr_el1\nmrs x1, far_el1\nhvc #1')}
       start: mov x3, #0x3c5\nmsr spsr_el1, x3\nadr x2, start\nadd x2, x2, #2

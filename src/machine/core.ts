@@ -301,6 +301,7 @@ export class Core implements EngineHooks {
     const low = s[S.PC / 4]!;
     const high = s[S.PC / 4 + 1]!;
     if ((low & 3) !== 0) {
+      this.#chargeException();
       takeAbort(this, (0x22 << 26) | (1 << 25), high, low);
       return;
     }
@@ -318,6 +319,14 @@ export class Core implements EngineHooks {
     }
     const record = this.records.forPage(linear - (linear % 4096));
     this.tlbs.fillFetch(this.context, high, low, record, out.global, out.pageBytes);
+  }
+
+  /**
+   * An exception that no instruction was executed for costs one all the same: a guest whose vectors
+   * cannot be fetched must not run for ever.
+   */
+  #chargeException(): void {
+    this.s[S.BUDGET / 4] = this.s[S.BUDGET / 4]! - 8;
   }
 
   /** With TBI on, a branch drops the tag byte. Arm: AArch64.BranchAddr(). */
@@ -338,11 +347,13 @@ export class Core implements EngineHooks {
   }
 
   #instructionAbort(fsc: number, s1ptw: boolean, high: number, low: number): void {
+    this.#chargeException();
     const ec = this.s[S.EL / 4] === 0 ? 0x20 : 0x21;
     takeAbort(this, (ec << 26) | (1 << 25) | (s1ptw ? 1 << 7 : 0) | fsc, high, low);
   }
 
   #illegalState(): void {
+    this.#chargeException();
     takeException(this, Vector.sync, (0x0e << 26) | (1 << 25));
   }
 
