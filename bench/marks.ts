@@ -1,8 +1,8 @@
 /**
- * Makes speeds of the marks that the benchmark's guest sends (guest.ts). A loop is timed from outside
- * by the clock of the machine that runs the emulator: first it runs unmeasured, so that the emulator
- * may compile what it likes, then over a few windows of which the fastest counts. What else happens
- * on the machine slows windows down and speeds none up.
+ * Makes speeds of the marks that the benchmark's guest sends (guest.ts). A loop is timed from
+ * outside by the clock of the machine that runs the emulator: first it runs unmeasured, so that the
+ * emulator may compile what it likes, then over a few windows of which the fastest counts. What
+ * else happens on the machine slows windows down and speeds none up.
  */
 import { type BenchGuest, markOf } from './guest.ts';
 

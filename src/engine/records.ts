@@ -95,8 +95,9 @@ export class Records {
   }
 
   /**
-   * Copies the record at `rp` to STEP_RECORD, decoded, so that it runs alone. `offset` is that of the
-   * instruction in its page, in bytes. What generated code derives from RECORD_BASE stays right.
+   * Copies the record at `rp` to STEP_RECORD, decoded, so that it runs alone. `offset` is that of
+   * the instruction in its page, in bytes. What generated code derives from RECORD_BASE stays
+   * right.
    */
   isolate(rp: number, offset: number): void {
     if (this.#i32[rp / 4] === BuiltinHandler.decode) this.decode(rp);

@@ -2,8 +2,8 @@
  * Loads and stores of a host process that has no code of its own (the VMM): bytes, words and tags
  * at its addresses. They obey the process's mappings as instructions would: pages are brought in,
  * what the areas forbid is refused with EFAULT, tags exist only through PROT_MTE. Reaches RAM only;
- * a mapping of physical addresses without RAM refuses. A page that is on its way refuses with EAGAIN:
- * try again when it is no longer in `AddressSpace.awaited`.
+ * a mapping of physical addresses without RAM refuses. A page that is on its way refuses with
+ * EAGAIN: try again when it is no longer in `AddressSpace.awaited`.
  *
  * Tag checks belong to the calls that name a logical tag (`load`, `store`, `copyFromUser`); the
  * others access with checks overridden, as a VMM does that uses untagged pointers to its own

@@ -54,7 +54,8 @@ export function copyTags(vm: Vm, request: KvmArmCopyMteTags): number | Refusal {
 }
 
 /**
- * The page of guest memory at `address` as the VMM has it; EFAULT, EAGAIN. Linux: gfn_to_pfn_prot().
+ * The page of guest memory at `address` as the VMM has it; EFAULT, EAGAIN. Linux:
+ * gfn_to_pfn_prot().
  */
 function guestPage(vm: Vm, address: number, write: boolean): Pa | Refusal {
   const slot = vm.slots.at(ipa(address));

@@ -1,8 +1,8 @@
 /**
- * The tag log, which Linux does not have: the tags of a memslot's pages, kept by the hypervisor from
- * the moment a page is cleaned in the dirty log until the guest writes to it again. A VMM that
- * migrates an MTE guest then needs no second look at guest memory for tags, gets them two to a byte,
- * and is told which pages are not worth sending because they are dirty again already.
+ * The tag log, which Linux does not have: the tags of a memslot's pages, kept by the hypervisor
+ * from the moment a page is cleaned in the dirty log until the guest writes to it again. A VMM that
+ * migrates an MTE guest then needs no second look at guest memory for tags, gets them two to a
+ * byte, and is told which pages are not worth sending because they are dirty again already.
  *
  * KVM_CAP_ARM_MTE_TAG_LOG is enabled on the VM before a slot begins to log dirty pages; the log
  * belongs to the slot's dirty bitmap (`dirty-log.ts`), which says when a page is dirtied, and is

@@ -2,7 +2,8 @@
  * A vCPU: its ioctls and the run loop. KVM_RUN enters the core, settles what the kernel settles
  * (stage 2 faults, hypercalls, GIC and timer accesses, waiting for interrupts) and returns what the
  * VMM must do. One host thread runs all vCPUs in turn, so two answers exist that Linux hides inside
- * the call: the turn is over, and the vCPU waits. Linux: arch/arm64/kvm/arm.c, handle_exit.c, mmio.c.
+ * the call: the turn is over, and the vCPU waits. Linux: arch/arm64/kvm/arm.c, handle_exit.c,
+ * mmio.c.
  */
 import { brkEsr, type LoadStoreSyndrome, softwareStepEsr } from '../arm/syndrome.ts';
 import { features, type SystemRegister, slotOf, systemRegister } from '../arm/sysreg/index.ts';
@@ -64,8 +65,9 @@ export type VcpuExit =
   /** The vCPU waits (WFI, a page of the host, or it is off); run it again when `runnable`. */
   | { readonly kind: 'blocked' }
   /**
-   * A page of the VMM is missing that the VMM itself supplies (userfaultfd, `AddressSpace.awaited`);
-   * run it again when `runnable`. Linux hides it: the thread of the vCPU sleeps.
+   * A page of the VMM is missing that the VMM itself supplies (userfaultfd,
+   * `AddressSpace.awaited`); run it again when `runnable`. Linux hides it: the thread of the vCPU
+   * sleeps.
    */
   | { readonly kind: 'userfault'; readonly hva: Hva }
   /** The vCPU spins (WFE, YIELD): the turn is another's. */
@@ -112,7 +114,9 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     stage2FaultCount: 0,
     exitsByReason: {},
   };
-  /** Makes the next run return before the guest executes anything. Linux: kvm_run.immediate_exit. */
+  /**
+   * Makes the next run return before the guest executes anything. Linux: kvm_run.immediate_exit.
+   */
   immediateExit = false;
   initialized = false;
   features = 0;
@@ -434,9 +438,9 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
   }
 
   /**
-   * Enters the guest until `budget` is used up or something other than memory is needed. A page that
-   * is brought in does not end the slice, so that when interrupts are taken does not depend on which
-   * pages are there already: a restored machine, with none, runs as the one that was saved.
+   * Enters the guest until `budget` is used up or something other than memory is needed. A page
+   * that is brought in does not end the slice, so that when interrupts are taken does not depend on
+   * which pages are there already: a restored machine, with none, runs as the one that was saved.
    */
   #runSlice(budget: number): VcpuExit | undefined {
     const end = this.#core.executed + budget;
@@ -487,7 +491,8 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
 
   /**
    * KVM_SET_GUEST_DEBUG: single-stepping and BRK for the VMM's debugger. EINVAL for flags that mean
-   * nothing here; hardware breakpoints are not modelled. Linux: kvm_arch_vcpu_ioctl_set_guest_debug().
+   * nothing here; hardware breakpoints are not modelled. Linux:
+   * kvm_arch_vcpu_ioctl_set_guest_debug().
    */
   setGuestDebug(control: number): 0 | Refusal {
     const known = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP;

@@ -19,7 +19,9 @@ export interface MachineOptions {
   readonly seed: number;
   /** Follow the wall clock instead of counting instructions. */
   readonly realtime: boolean;
-  /** Sleep while the guest idles, as a person at a console expects; the guest sees no difference. */
+  /**
+   * Sleep while the guest idles, as a person at a console expects; the guest sees no difference.
+   */
   readonly paced?: boolean;
   readonly onReset: OnReset;
   readonly trace: ReadonlySet<TraceChannel>;

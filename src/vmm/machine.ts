@@ -264,8 +264,8 @@ export class Machine {
   }
 
   /**
-   * Runs until the guest powers off or resets, all CPUs wait for the outside, or about `instructions`
-   * have run. In between, the machine's state is complete (state/capture.ts).
+   * Runs until the guest powers off or resets, all CPUs wait for the outside, or about
+   * `instructions` have run. In between, the machine's state is complete (state/capture.ts).
    */
   runSlice(
     instructions = SLICE_INSTRUCTIONS,

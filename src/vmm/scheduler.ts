@@ -25,8 +25,8 @@ export class Scheduler {
   /** Counter ticks until a device of the VMM wants to be looked at, or undefined. */
   readonly #deviceDeadline: () => number | undefined;
   /**
-   * Leave it to the caller to let time pass while all vCPUs wait: a person at the console should not
-   * pay for a guest that idles. What the guest sees is the same.
+   * Leave it to the caller to let time pass while all vCPUs wait: a person at the console should
+   * not pay for a guest that idles. What the guest sees is the same.
    */
   paced = false;
 

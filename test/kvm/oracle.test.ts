@@ -241,7 +241,9 @@ describe('B: slots by backing, then guest STG and COPY_TAGS', () => {
   const anonymous = MapFlag.anonymous;
   const file = (host: Host) => host.createMemfd(2 * MIB);
 
-  /** The mapping that a row's text names. Files of tmpfs, /dev/shm and the root are shared memory. */
+  /**
+   * The mapping that a row's text names. Files of tmpfs, /dev/shm and the root are shared memory.
+   */
   function mappingOf(call: string, host: Host): Partial<MmapRequest> {
     const shared = call.includes('MAP_SHARED') ? MapFlag.shared : MapFlag.private;
     const prot = call.includes('PROT_NONE')

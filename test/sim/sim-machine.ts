@@ -1,8 +1,8 @@
 /**
- * A machine for the simulation: real pages, real stage 2, KVM's real dirty log and tags, and a guest
- * of two threads that store, tag and load at random, one access at a time. What it must find where is
- * kept beside it (`GuestMemoryModel`), so that a page without its tags, a lost store and an old page
- * show the moment they are loaded.
+ * A machine for the simulation: real pages, real stage 2, KVM's real dirty log and tags, and a
+ * guest of two threads that store, tag and load at random, one access at a time. What it must find
+ * where is kept beside it (`GuestMemoryModel`), so that a page without its tags, a lost store and
+ * an old page show the moment they are loaded.
  */
 import {
   assert,

@@ -1,7 +1,7 @@
 /**
  * What a bare-metal guest at EL1 needs around its own code, as assembly source: the header of an
- * arm64 Image, so that the boot path of kernels loads it anywhere in RAM, the PL011, stage-1 tables,
- * the MMU with MTE, the exception vectors. The guest composes it with `bareMetalSource`.
+ * arm64 Image, so that the boot path of kernels loads it anywhere in RAM, the PL011, stage-1
+ * tables, the MMU with MTE, the exception vectors. The guest composes it with `bareMetalSource`.
  *
  *     VA 0900_0000   page      PL011, Device-nGnRE
  *        4…_0000     2 MiB     the image and what follows it, where it was loaded; Tagged Normal
@@ -12,8 +12,8 @@
  *
  * The guest defines `start`, where it begins with MMU and caches off, `synchronous_exception` and
  * `unexpected` for exceptions from EL1 and all others. It finds: `start_uart`; `put` (x2 bytes at
- * x1); `power_off`; `build_tables`; `turn_on_mmu`, which wants ID_AA64PFR1_EL1.MTE in x23; `vectors`;
- * `stack_top`; `state`, a page of its own. They change x0 to x8 and x29.
+ * x1); `power_off`; `build_tables`; `turn_on_mmu`, which wants ID_AA64PFR1_EL1.MTE in x23;
+ * `vectors`; `stack_top`; `state`, a page of its own. They change x0 to x8 and x29.
  */
 
 /** An entry of the vector table. */

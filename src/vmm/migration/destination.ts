@@ -1,7 +1,7 @@
 /**
- * The destination of a migration: a machine that has not run, and the links that are made to it, one
- * after the other. `serve` takes a link and talks until it ends; what a broken one leaves behind, the
- * next one finds. It neither listens nor chooses links: the caller does.
+ * The destination of a migration: a machine that has not run, and the links that are made to it,
+ * one after the other. `serve` takes a link and talks until it ends; what a broken one leaves
+ * behind, the next one finds. It neither listens nor chooses links: the caller does.
  *
  *     waiting ─► receiving ─► prepared ─► completed
  *        ▲           │           └──────► post-copy ⇄ paused

@@ -2,10 +2,10 @@
  * Which pages are still to be sent: what KVM's dirty log and the VMM's own writes say, gathered at
  * the beginning of a round and worked off in chunks. Asked by the source.
  *
- * A chunk is cleaned in KVM's log (and so write-protected again) before it is handed out to be read;
- * a store that comes later marks it anew. With KVM_DIRTY_LOG_INITIALLY_SET every page is dirty at
- * first, and protection, with the splitting of blocks it needs, comes chunk by chunk rather than
- * at once. Linux: Documentation/virt/kvm/api.rst, 4.117 and 7.18.
+ * A chunk is cleaned in KVM's log (and so write-protected again) before it is handed out to be
+ * read; a store that comes later marks it anew. With KVM_DIRTY_LOG_INITIALLY_SET every page is
+ * dirty at first, and protection, with the splitting of blocks it needs, comes chunk by chunk
+ * rather than at once. Linux: Documentation/virt/kvm/api.rst, 4.117 and 7.18.
  */
 import { isRefusal } from '../../host/index.ts';
 import {

@@ -6,8 +6,8 @@
  *    12  u32 CRC-32 of the payload                    16  u32 CRC-32 of header bytes 0 … 15
  *
  * The sequence counts the frames of one direction of one connection from 0. A changed byte anywhere
- * breaks one of the two checksums before the frame is used, and a frame that is left out, repeated or
- * moved breaks the sequence.
+ * breaks one of the two checksums before the frame is used, and a frame that is left out, repeated
+ * or moved breaks the sequence.
  */
 import { crc32 } from 'node:zlib';
 import { assert, MIB } from '../../base/index.ts';
@@ -60,7 +60,9 @@ export class FrameReader {
   #chunkAt = 0;
   #sequence = 0;
 
-  /** Preconditions: `next` has given all that there was. `chunk` must not change until it has again. */
+  /**
+   * Preconditions: `next` has given all that there was. `chunk` must not change until it has again.
+   */
   push(chunk: Uint8Array): void {
     assert(this.#chunkAt === this.#chunk.length, 'a chunk is used up before the next one comes');
     this.#chunk = chunk;

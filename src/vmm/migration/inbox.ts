@@ -1,6 +1,7 @@
 /**
  * Receives in the background, so that a source that sends hears a refusal, a request or the end of
- * the link at once; and keeps the link alive, so that a peer that is gone without a word is noticed.
+ * the link at once; and keeps the link alive, so that a peer that is gone without a word is
+ * noticed.
  */
 import { type Channel, unexpected } from './channel.ts';
 import { type Time, withDeadline } from './link.ts';

@@ -15,9 +15,9 @@
  *     bye                                            ──►
  *
  * In post-copy no `ram` goes before `state`; after `running` come `ram … end` with `request`s back,
- * and `whole` before `bye`. A link that broke after `run` is made again: `hello` with purpose 'resume',
- * `welcome` with how far the destination is, and in post-copy `received` behind it. Versions: a
- * change that an older granule would take wrongly raises PROTOCOL_VERSION.
+ * and `whole` before `bye`. A link that broke after `run` is made again: `hello` with purpose
+ * 'resume', `welcome` with how far the destination is, and in post-copy `received` behind it.
+ * Versions: a change that an older granule would take wrongly raises PROTOCOL_VERSION.
  */
 import { z } from 'zod';
 import { MachineDescriptionSchema } from './description.ts';
@@ -31,7 +31,9 @@ export const PROTOCOL_VERSION = 1;
 const identity = z.string().regex(/^[0-9a-f]{32}$/);
 const empty = z.strictObject({});
 
-/** Pages a `request` may name at most: every vCPU waits for one, and each may cross into another. */
+/**
+ * Pages a `request` may name at most: every vCPU waits for one, and each may cross into another.
+ */
 export const REQUEST_PAGES_MAX = 64;
 
 const schemas = {

@@ -1,9 +1,9 @@
 /**
  * Memory that is still elsewhere, while the guest runs: post-copy's half of the destination. All of
- * RAM is registered with userfaultfd; a vCPU (or the VMM) that touches a page that is not here makes
- * an event, which becomes a request to the source. A page is installed with its tags in one call
- * (UFFDIO_COPY as `host/userfault.ts` has it), so nothing ever sees the one without the other; a page
- * that is here is never replaced, since the guest may have written to it.
+ * RAM is registered with userfaultfd; a vCPU (or the VMM) that touches a page that is not here
+ * makes an event, which becomes a request to the source. A page is installed with its tags in one
+ * call (UFFDIO_COPY as `host/userfault.ts` has it), so nothing ever sees the one without the other;
+ * a page that is here is never replaced, since the guest may have written to it.
  *
  * Invariant: a page that is neither here nor marked as received is registered, and so never made of
  * zeros by the host.
@@ -36,7 +36,9 @@ export class MissingPages {
   readonly #received: PageMaps;
   readonly #packed = new Uint8Array(TAG_BYTES);
 
-  /** Registers all of `ram`, of which nothing is here. `onFault`: `takeFaults` has something new. */
+  /**
+   * Registers all of `ram`, of which nothing is here. `onFault`: `takeFaults` has something new.
+   */
   constructor(ram: GuestRam, onFault: () => void) {
     this.#ram = ram;
     this.#received = newPageMaps(ram.ranges);
@@ -93,7 +95,9 @@ export class MissingPages {
     }
   }
 
-  /** Zero pages that were never tagged need not be made: the host does that, if they are touched. */
+  /**
+   * Zero pages that were never tagged need not be made: the host does that, if they are touched.
+   */
   #forget({ range: index, firstPage, pageCount }: RamRun): void {
     const range = this.#ram.ranges[index]!;
     const { userfault } = this.#ram.process;

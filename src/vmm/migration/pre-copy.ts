@@ -29,8 +29,8 @@ const PAGE_WIRE_BYTES = PAGE_SIZE + TAG_BYTES;
 const FIXED_DOWNTIME_MS = 10;
 
 /**
- * Sends rounds until the rest fits the downtime limit; rejects with what `check` throws. A guest that
- * writes faster than the link carries never fits: it is the caller who ends that.
+ * Sends rounds until the rest fits the downtime limit; rejects with what `check` throws. A guest
+ * that writes faster than the link carries never fits: it is the caller who ends that.
  */
 export async function preCopy(migration: PreCopy): Promise<void> {
   const { dirty, statistics, time, downtimeLimitMs } = migration;

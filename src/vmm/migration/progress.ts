@@ -1,6 +1,6 @@
 /**
- * What a migration tells whoever watches: its phase as a union, its numbers, and events. Plain data;
- * made by source and destination, shown by the CLI and the control socket.
+ * What a migration tells whoever watches: its phase as a union, its numbers, and events. Plain
+ * data; made by source and destination, shown by the CLI and the control socket.
  */
 import type { MigrationError } from './migration-error.ts';
 import { noTagCost, type TagCost } from './tag-transfer.ts';

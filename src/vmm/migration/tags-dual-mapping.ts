@@ -1,8 +1,8 @@
 /**
  * Tags without the hypervisor: guest RAM is a memfd that the VMM has mapped a second time with
- * PROT_MTE, and reads and writes tags there itself (LDG and STG; KVM-ORACLE D19). The first mapping,
- * which the memslot names, stays untagged, so that the VMM's devices need no tagged pointers. Made by
- * `tags.ts`.
+ * PROT_MTE, and reads and writes tags there itself (LDG and STG; KVM-ORACLE D19). The first
+ * mapping, which the memslot names, stays untagged, so that the VMM's devices need no tagged
+ * pointers. Made by `tags.ts`.
  */
 import { hva, PAGE_SIZE } from '../../base/index.ts';
 import { accept, type GuestRam, TAG_BYTES, TAGS_PER_PAGE } from './guest-ram.ts';

@@ -79,7 +79,9 @@ class TagBuffer {
   }
 }
 
-/** Calls `visit` for the parts of a span that one call may copy, with the offset of its packed tags. */
+/**
+ * Calls `visit` for the parts of a span that one call may copy, with the offset of its packed tags.
+ */
 function forEachCall(
   { range, firstPage, pageCount }: PageSpan,
   pagesPerCall: number,

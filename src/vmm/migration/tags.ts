@@ -1,7 +1,7 @@
 /**
  * The ways tags travel, as named policies. A `TagReader` gets a guest's tags at the source, a
- * `TagWriter` puts them in at the destination; both work in packed tags (128 bytes a page), the form
- * of the wire, and count what they cost. All policies end with the same tags:
+ * `TagWriter` puts them in at the destination; both work in packed tags (128 bytes a page), the
+ * form of the wire, and count what they cost. All policies end with the same tags:
  *
  *     ioctl         KVM_ARM_MTE_COPY_TAGS, one byte a tag granule, in ranges or page by page
  *     dual-mapping  guest RAM is a memfd that the VMM maps twice, once PROT_MTE: it reads and
@@ -10,8 +10,8 @@
  *                   dirty log until the guest writes to it again (kvm/tag-log.ts); a page that was
  *                   is not sent now, since its next turn has come already
  *
- * Order matters and is the caller's: a page is cleaned in the dirty log before its data and tags are
- * read, so that whatever races with the reading sends it again.
+ * Order matters and is the caller's: a page is cleaned in the dirty log before its data and tags
+ * are read, so that whatever races with the reading sends it again.
  */
 import type { GuestRam } from './guest-ram.ts';
 import type { Time } from './link.ts';
@@ -30,7 +30,9 @@ export interface TagOptions {
   readonly pagesPerCall?: number;
 }
 
-/** The reader of a policy. Throws `MigrationError` 'machine' where the machine is not made for it. */
+/**
+ * The reader of a policy. Throws `MigrationError` 'machine' where the machine is not made for it.
+ */
 export function tagReader(ram: GuestRam, options: TagOptions, time: Time): TagReader {
   if (!ram.mte) return UNTAGGED;
   switch (options.policy) {

@@ -1,6 +1,6 @@
 /**
- * The 2 MiB of guest memory that are stored together, before compression: what each page is, the tags
- * of pages that have several, and the data of pages that are not zero.
+ * The 2 MiB of guest memory that are stored together, before compression: what each page is, the
+ * tags of pages that have several, and the data of pages that are not zero.
  *
  *     512 bytes, one a page    bits 1:0  data: 0 zero, 1 stored
  *                              bits 3:2  tags: 0 all zero, 1 one tag, in bits 7:4; 2 stored

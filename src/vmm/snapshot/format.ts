@@ -134,8 +134,8 @@ export function encodeIndex(entries: readonly ChunkEntry[]): Uint8Array<ArrayBuf
 }
 
 /**
- * The chunks that fill the file from `firstOffset` to `endOffset`. Throws `SnapshotError` 'corrupted'
- * for an index that does not: the checksum was right, so whoever wrote it was not.
+ * The chunks that fill the file from `firstOffset` to `endOffset`. Throws `SnapshotError`
+ * 'corrupted' for an index that does not: the checksum was right, so whoever wrote it was not.
  */
 export function decodeIndex(
   path: string,

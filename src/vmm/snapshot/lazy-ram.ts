@@ -1,7 +1,8 @@
 /**
- * RAM that is read from a snapshot when it is first touched, by the guest or by the VMM: a userfault
- * handler answers with 2 MiB of data and tags together. What nobody touches is loaded between slices
- * (`loadSome`), so that the machine soon does not need its file any more. Called by `restore.ts`.
+ * RAM that is read from a snapshot when it is first touched, by the guest or by the VMM: a
+ * userfault handler answers with 2 MiB of data and tags together. What nobody touches is loaded
+ * between slices (`loadSome`), so that the machine soon does not need its file any more. Called by
+ * `restore.ts`.
  *
  * The file's chunks are checked as they come. Where one cannot be had, whoever touched it gets EIO,
  * and `failure` says why: the machine cannot go on.

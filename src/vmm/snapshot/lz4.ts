@@ -1,8 +1,8 @@
 /**
  * The LZ4 block format. The compressor is made for memory: it looks at aligned 32-bit words only,
- * which is where arm64 code, pointers and counters are, and is several times as fast in JavaScript as
- * one that looks at every byte; text suffers. The decompressor takes any block, and never reads or
- * writes outside its buffers, whatever it is given.
+ * which is where arm64 code, pointers and counters are, and is several times as fast in JavaScript
+ * as one that looks at every byte; text suffers. The decompressor takes any block, and never reads
+ * or writes outside its buffers, whatever it is given.
  *
  *     sequence  token, more literal length, literals, 16-bit offset, more match length
  *     token     high nibble: literals; low nibble: match length - 4; 15: bytes follow, each of them

@@ -1,7 +1,7 @@
 /**
  * Writes chunks of a snapshot into a machine's RAM at once, as any VMM would: data through the
- * process's mapping, tags with KVM_ARM_MTE_COPY_TAGS. Precondition: RAM was never touched. Called by
- * `restore.ts`.
+ * process's mapping, tags with KVM_ARM_MTE_COPY_TAGS. Precondition: RAM was never touched. Called
+ * by `restore.ts`.
  */
 import { type Hva, hva, PAGE_SIZE } from '../../base/index.ts';
 import { isRefusal } from '../../host/index.ts';

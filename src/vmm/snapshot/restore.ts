@@ -31,8 +31,8 @@ export function machineOf({
 }
 
 /**
- * Loads the whole snapshot into a new machine of its shape (`machineOf`) and closes it. Every byte of
- * the file has been checked before the machine changes. Throws `SnapshotError`.
+ * Loads the whole snapshot into a new machine of its shape (`machineOf`) and closes it. Every byte
+ * of the file has been checked before the machine changes. Throws `SnapshotError`.
  */
 export function restoreSnapshot(machine: Machine, file: SnapshotFile): void {
   try {

@@ -1,4 +1,6 @@
-/** The one error of snapshots: what cannot be saved or restored, where, and why, in one sentence. */
+/**
+ * The one error of snapshots: what cannot be saved or restored, where, and why, in one sentence.
+ */
 import { StateError } from '../state/state-error.ts';
 
 export type SnapshotErrorCode =

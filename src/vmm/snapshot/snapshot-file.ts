@@ -1,6 +1,7 @@
 /**
- * A snapshot as a file that is open: header, state and index are read and checked when it is opened,
- * chunks of RAM when they are asked for. Called by `restore.ts`, `lazy-ram.ts` and `info.ts`.
+ * A snapshot as a file that is open: header, state and index are read and checked when it is
+ * opened, chunks of RAM when they are asked for. Called by `restore.ts`, `lazy-ram.ts` and
+ * `info.ts`.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
@@ -100,7 +101,9 @@ export class SnapshotFile implements PageSource {
     return { data: chunk.data(page), packedTags };
   }
 
-  /** Checks every byte that `openSnapshot` has not: the checksums of all chunks. Throws as `chunk`. */
+  /**
+   * Checks every byte that `openSnapshot` has not: the checksums of all chunks. Throws as `chunk`.
+   */
   verify(): void {
     this.#loaded = undefined;
     for (const placed of this.chunks) this.#storedBytes(placed);

@@ -3,8 +3,8 @@
  * with the machine first; then KVM_ARM_VCPU_INIT, KVM_SET_ONE_REG and the `restore` of each part. A
  * refusal by KVM after that leaves a machine that must not be run. Guest memory is the caller's.
  *
- * The order matters: counters are set by KVM_SET_ONE_REG relative to the clock, so the clock is first;
- * devices raise their lines, so the VGIC, which knows every line, comes behind them.
+ * The order matters: counters are set by KVM_SET_ONE_REG relative to the clock, so the clock is
+ * first; devices raise their lines, so the VGIC, which knows every line, comes behind them.
  */
 import { assert } from '../../base/index.ts';
 import { errnoName, isRefusal } from '../../host/index.ts';

@@ -1,12 +1,13 @@
 /**
- * Takes the state of a machine, through what KVM offers a VMM: KVM_GET_REG_LIST and KVM_GET_ONE_REG,
- * KVM_GET_MP_STATE, the VGIC's and the devices' own `save`. Between two slices of the machine
- * (`Machine.runSlice`) the state is complete: a machine that takes it over (`apply.ts`) with the same
- * memory goes on as this one does, instruction for instruction. Guest memory is not part of it.
+ * Takes the state of a machine, through what KVM offers a VMM: KVM_GET_REG_LIST and
+ * KVM_GET_ONE_REG, KVM_GET_MP_STATE, the VGIC's and the devices' own `save`. Between two slices of
+ * the machine (`Machine.runSlice`) the state is complete: a machine that takes it over (`apply.ts`)
+ * with the same memory goes on as this one does, instruction for instruction. Guest memory is not
+ * part of it.
  *
  * Not carried, as no KVM carries it: TLBs and the exclusive monitor. The monitor is clear between
- * slices; and a guest that clears the access flag of a descriptor without invalidating its TLB entry
- * may see the flag set again sooner than it would have here.
+ * slices; and a guest that clears the access flag of a descriptor without invalidating its TLB
+ * entry may see the flag set again sooner than it would have here.
  */
 import { assert } from '../../base/index.ts';
 import { isRefusal } from '../../host/index.ts';

@@ -13,7 +13,9 @@ import {
 import { decodeSections, encodeSections, type Section } from './sections.ts';
 import { StateError } from './state-error.ts';
 
-/** Which states this version writes and takes: it changes whenever the version of a section does. */
+/**
+ * Which states this version writes and takes: it changes whenever the version of a section does.
+ */
 export const STATE_VERSION = stateSectionNames.reduce(
   (sum, name) => sum + stateSections[name].version,
   0,

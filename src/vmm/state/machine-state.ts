@@ -1,10 +1,10 @@
 /**
  * The state of a machine as data, memory aside: one schema a section, which says what the section
- * holds in the program (bigints) and as JSON (hexadecimal strings). `capture.ts` makes such a state,
- * `apply.ts` takes it over, `codec.ts` makes bytes of it.
+ * holds in the program (bigints) and as JSON (hexadecimal strings). `capture.ts` makes such a
+ * state, `apply.ts` takes it over, `codec.ts` makes bytes of it.
  *
- * A section's version goes up when its schema changes; a state with a section of another version, or
- * with one that is not here, is refused, as part of the machine would be lost.
+ * A section's version goes up when its schema changes; a state with a section of another version,
+ * or with one that is not here, is refused, as part of the machine would be lost.
  */
 import { z } from 'zod';
 import { KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED } from '../../kvm/index.ts';
