@@ -624,6 +624,7 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     const ec = (abort.fetch ? 0x20 : 0x24) + (fromEl0 ? 0 : 1);
     const high = Number(BigInt.asIntN(32, abort.far >> 32n));
     const low = Number(BigInt.asIntN(32, abort.far));
+    this.#core.countInstruction();
     takeAbort(this.#core, (ec << 26) | (1 << 25) | abort.fsc, high, low);
   }
 

@@ -175,6 +175,11 @@ export class Core implements EngineHooks {
     return this.#exit;
   }
 
+  /** An instruction that ends in an abort which the hypervisor injects: it counts, time goes on. */
+  countInstruction(): void {
+    this.#executedBefore++;
+  }
+
   /** Ends the run after the current event. */
   leave(exit: CoreExit): void {
     this.#exit = exit;
@@ -185,7 +190,7 @@ export class Core implements EngineHooks {
   slow(packed: number): number {
     this.#inHook = true;
     const address = this.#slow.access(packed);
-    if (address === 0) this.#leaveHook(0);
+    if (address === 0) this.#leaveHook(this.#isRetried() ? 0 : 8);
     this.#inHook = false;
     return address;
   }
@@ -198,7 +203,7 @@ export class Core implements EngineHooks {
     this.#inHook = true;
     this.pcToState();
     const leave = carryOut(this, op as SystemOp);
-    if (leave) this.#leaveHook(op === SystemOp.undefined ? 0 : 8);
+    if (leave) this.#leaveHook(this.#isRetried() ? 0 : 8);
     this.#inHook = false;
     return leave ? 1 : 0;
   }
@@ -217,6 +222,11 @@ export class Core implements EngineHooks {
 
   decode(rp: number): void {
     this.records.decode(rp);
+  }
+
+  /** The instruction is tried again later; one that ends in an exception to EL1 is not. */
+  #isRetried(): boolean {
+    return this.#exit?.kind === 'stage2-fault';
   }
 
   /** Turns BUDGET from "B" back into "left", `executed` × 8 counting the current instruction. */
