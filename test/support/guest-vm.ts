@@ -22,7 +22,9 @@ import {
   type AddressSpace,
   errnoName,
   Host,
+  type HostPolicy,
   isRefusal,
+  linux,
   MapFlag,
   type MmapRequest,
   Prot,
@@ -86,6 +88,7 @@ export interface GuestVmOptions {
   readonly vcpuMax?: number;
   readonly vgic?: boolean;
   readonly policy?: KvmPolicy;
+  readonly hostPolicy?: HostPolicy;
   readonly ramBytes?: number;
 }
 
@@ -128,7 +131,7 @@ export class GuestVm {
       vcpuMax: options.vcpuMax ?? vcpuCount,
       recordPageCount: 64,
     });
-    this.host = new Host({ memory });
+    this.host = new Host({ memory, policy: options.hostPolicy ?? linux });
     this.process = this.host.createProcess();
     this.kvm = new Kvm({ host: this.host });
     const vm = this.kvm.createVm(this.process, { policy });

@@ -1,0 +1,148 @@
+/**
+ * A guest's pages leave memory and come back: with their tags, or what each policy makes of them.
+ */
+import { describe, expect, it } from 'vitest';
+import { hva, PAGE_SIZE, Prng } from '../../src/base/index.ts';
+import {
+  isRefusal,
+  linux,
+  Madvise,
+  MemorySwapDevice,
+  mergePass,
+  Prot,
+  SimulatedSwapDevice,
+  type SwapDevice,
+  type SwapTags,
+  smallPages,
+} from '../../src/host/index.ts';
+import * as uapi from '../../src/kvm/uapi.ts';
+import { accept, DATA, GuestVm, type GuestVmOptions, reported } from '../support/guest-vm.ts';
+
+const ldg = (at: number): string => `ldr x0, =${at}\n ldg x0, [x0]\n lsr x0, x0, #56`;
+const stg = (at: number, tag: number): string =>
+  `ldr x1, =${at}\n ldr x2, =${BigInt(tag) << 56n}\n orr x2, x2, x1\n stg x2, [x1]\n
+   mov x3, #${tag}\n strb w3, [x1]\n mov x0, xzr`;
+const MTE = { prot: Prot.read | Prot.write | Prot.mte };
+
+function guestWithSwap(
+  options: GuestVmOptions = {},
+  device: SwapDevice = new MemorySwapDevice(1024),
+): GuestVm {
+  const guest = new GuestVm(options);
+  expect(isRefusal(guest.host.swapOn(device))).toBe(false);
+  return guest;
+}
+
+describe('page-out of guest memory', () => {
+  it('stage 2 loses the page; data and tags come back at the guest’s next access', () => {
+    const guest = guestWithSwap();
+    const at = guest.addSlot();
+    guest.value(stg(DATA + 0x1000, 6));
+    const faults = guest.vcpus[0]!.statistics.stage2FaultCount;
+    accept(guest.process.madvise(at, 16 * PAGE_SIZE, Madvise.pageOut));
+    expect(guest.process.pageState(hva(at + 0x1000))).toBe('swapped');
+    expect(guest.value(ldg(DATA + 0x1000))).toBe(6n);
+    expect(guest.value(`ldr x1, =${DATA + 0x1000}\n ldrb w0, [x1]`)).toBe(6n);
+    expect(guest.vcpus[0]!.statistics.stage2FaultCount).toBeGreaterThan(faults);
+  });
+
+  it('COPY_TAGS brings pages in', () => {
+    const guest = guestWithSwap();
+    const at = guest.addSlot();
+    const buffer = guest.map({});
+    guest.value(stg(DATA, 3));
+    accept(guest.process.madvise(at, PAGE_SIZE, Madvise.pageOut));
+    const flags = uapi.KVM_ARM_TAGS_FROM_GUEST;
+    expect(guest.vm.copyTags({ guestIpa: DATA, length: PAGE_SIZE, addr: buffer, flags })).toBe(
+      PAGE_SIZE,
+    );
+    expect(guest.process.memory.readU8(buffer)).toBe(3);
+  });
+
+  it('while the device reads: the vCPU waits, the VMM hears nothing, others run', () => {
+    const device = new SimulatedSwapDevice(new MemorySwapDevice(64), {
+      prng: new Prng(5),
+      readTicksMax: 1000,
+    });
+    const guest = guestWithSwap({ vcpuCount: 2 }, device);
+    const at = guest.addSlot();
+    guest.value(stg(DATA, 5));
+    accept(guest.process.madvise(at, PAGE_SIZE, Madvise.pageOut));
+    const waiting = guest.begin(ldg(DATA));
+    expect(waiting.run()).toEqual({ kind: 'blocked' });
+    expect(waiting.runnable).toBe(false);
+    expect(guest.value('mov x0, #1', 1)).toBe(1n);
+    device.advance(1000);
+    expect(waiting.runnable).toBe(true);
+    expect(reported(guest.answer(waiting))).toBe(5n);
+  });
+
+  it('a guest larger than memory keeps every byte and tag', () => {
+    const guest = guestWithSwap({ ramBytes: 6 * 1024 * 1024 }, new MemorySwapDevice(4096));
+    const pages = 1600;
+    guest.addSlot({ length: pages * PAGE_SIZE });
+    const each = (body: string): string => `
+      ldr x1, =${DATA}
+      mov x4, #${pages}
+      mov x0, xzr
+      mov x5, xzr
+    1: ${body}
+      add x5, x5, #1
+      add x1, x1, #4096
+      sub x4, x4, #1
+      cbnz x4, 1b`;
+    guest.answer(
+      guest.begin(each('and x6, x5, #15\n orr x2, x1, x6, lsl #56\n stg x2, [x1]\n str x5, [x1]')),
+      10_000_000,
+    );
+    expect(guest.host.swap!.statistics.pagesOut).toBeGreaterThan(200);
+    const check = each(`
+      mov x2, x1
+      ldg x2, [x2]
+      and x6, x5, #15
+      eor x6, x6, x2, lsr #56
+      ldr x7, [x1]
+      eor x7, x7, x5
+      orr x0, x0, x6
+      orr x0, x0, x7`);
+    expect(reported(guest.answer(guest.begin(check), 10_000_000))).toBe(0n);
+  });
+});
+
+describe('swapTags: a guest’s tags after a page-out', () => {
+  /** The tag the guest reads, by the VMM's mapping. */
+  function tagAfter(swapTags: SwapTags, mapping: object): bigint {
+    const guest = guestWithSwap({ hostPolicy: { ...linux, swapTags } });
+    const at = guest.addSlot(mapping);
+    guest.value(stg(DATA, 9));
+    accept(guest.process.madvise(at, PAGE_SIZE, Madvise.pageOut));
+    return guest.value(ldg(DATA));
+  }
+
+  it.each<[SwapTags, { plain: bigint; protMte: bigint }]>([
+    ['restore-at-swap-in', { plain: 9n, protMte: 9n }],
+    ['restore-when-mapped', { plain: 9n, protMte: 9n }],
+    ['restore-through-prot-mte-only', { plain: 0n, protMte: 9n }],
+    ['drop', { plain: 0n, protMte: 0n }],
+  ])('%s', (swapTags, expected) => {
+    expect({ plain: tagAfter(swapTags, {}), protMte: tagAfter(swapTags, MTE) }).toEqual(expected);
+  });
+});
+
+describe('same-page merging under a guest', () => {
+  it('pages of an MTE guest are tagged and stay; those of another are merged and copied', () => {
+    for (const mte of [true, false]) {
+      const guest = new GuestVm({ mte, hostPolicy: smallPages });
+      const at = guest.addSlot();
+      accept(guest.process.madvise(at, 16 * PAGE_SIZE, Madvise.mergeable));
+      const store = `ldr x1, =${DATA}\n mov x2, #7\n str x2, [x1]\n add x1, x1, #4096\n
+        str x2, [x1]\n mov x0, xzr`;
+      guest.value(store);
+      const { pagesMerged, pagesTagged } = mergePass(guest.host);
+      expect([pagesMerged, pagesTagged]).toEqual(mte ? [0, 2] : [1, 0]);
+      const change = `ldr x1, =${DATA}\n mov x2, #8\n str x2, [x1]\n add x1, x1, #4096\n
+        ldr x0, [x1]`;
+      expect(guest.value(change)).toBe(7n);
+    }
+  });
+});
