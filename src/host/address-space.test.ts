@@ -13,7 +13,10 @@ import {
   linux,
   Madvise,
   MapFlag,
+  MemorySwapDevice,
   type MmapRequest,
+  MremapFlag,
+  mergePass,
   Prot,
   type ShmemFile,
   smallPages,
@@ -272,8 +275,8 @@ describe('tables', () => {
 });
 
 /*
- * mmap, munmap, mprotect, madvise, fork, stores and tag stores in any order, on two 2 MiB pages of
- * address space and a file, against a model that keeps a record a page.
+ * mmap, munmap, mprotect, mremap, madvise, fork, page-out, merging, stores and tag stores in any
+ * order, on two 2 MiB pages of address space and a file, against a model with a record a page.
  */
 describe('AddressSpace against a naive model', () => {
   const BASE = hva(0x4000_0000);
@@ -319,6 +322,16 @@ describe('AddressSpace against a naive model', () => {
     fc.record({ kind: fc.constant('store' as const), who, page: range.page, value: fc.nat(255) }),
     fc.record({ kind: fc.constant('tag' as const), who, page: range.page, value: fc.nat(15) }),
     fc.record({ kind: fc.constant('tag' as const), who, page: range.page, value: fc.nat(15) }),
+    fc.record({
+      kind: fc.constant('mremap' as const),
+      who,
+      ...range,
+      to: fc.constantFrom(...PAGES),
+    }),
+    fc.record({ kind: fc.constant('pageout' as const), who, ...range }),
+    fc.record({ kind: fc.constant('mergeable' as const), who, ...range }),
+    fc.record({ kind: fc.constant('reclaim' as const), count: fc.constantFrom(1, 3, 600) }),
+    fc.record({ kind: fc.constant('merge' as const) }),
     fc.record({ kind: fc.constant('fork' as const), who }),
     fc.record({ kind: fc.constant('exit' as const), who }),
   );
@@ -333,6 +346,7 @@ describe('AddressSpace against a naive model', () => {
 
     constructor(policy: HostPolicy) {
       this.host = newHost({ sizeBytes: 64 * MIB, policy });
+      this.host.swapOn(new MemorySwapDevice(4096));
       this.file = this.host.createMemfd(WINDOW * PAGE_SIZE);
       this.spaces.push(this.host.createProcess());
       this.models.push(new Array(WINDOW).fill(undefined));
@@ -341,6 +355,12 @@ describe('AddressSpace against a naive model', () => {
     }
 
     run(s: Step): void {
+      if (s.kind === 'merge') mergePass(this.host);
+      else if (s.kind === 'reclaim') this.host.reclaim(s.count);
+      else this.#runOne(s);
+    }
+
+    #runOne(s: Exclude<Step, { kind: 'merge' | 'reclaim' }>): void {
       const index = s.who % this.spaces.length;
       const space = this.spaces[index]!;
       const model = this.models[index]!;
@@ -383,7 +403,7 @@ describe('AddressSpace against a naive model', () => {
     #runRange(
       space: AddressSpace,
       model: Model,
-      s: Exclude<Step, { kind: 'fork' | 'exit' | 'store' | 'tag' }>,
+      s: Exclude<Step, { kind: 'fork' | 'exit' | 'store' | 'tag' | 'merge' | 'reclaim' }>,
     ): void {
       const length = Math.min(s.length, WINDOW - s.page);
       const start = at(s.page);
@@ -426,6 +446,30 @@ describe('AddressSpace against a naive model', () => {
           }
           return;
         }
+        case 'mremap': {
+          const target = at(s.to);
+          if (s.to + length > WINDOW) return;
+          const flags = MremapFlag.mayMove | MremapFlag.fixed;
+          const lengths = { oldLength: bytes, newLength: bytes };
+          const moved = space.mremap({ address: start, newAddress: target, flags, ...lengths });
+          // Whether one area holds all of it is not for the model to know.
+          if (moved !== target) {
+            expect([-Errno.EFAULT, -Errno.EINVAL]).toContain(moved);
+            return;
+          }
+          pages.forEach((from, i) => {
+            model[s.to + i] = model[from];
+            model[from] = undefined;
+          });
+          return;
+        }
+        case 'pageout':
+        case 'mergeable': {
+          const hole = pages.some((i) => model[i] === undefined);
+          const advice = s.kind === 'pageout' ? Madvise.pageOut : Madvise.mergeable;
+          expect(space.madvise(start, bytes, advice)).toBe(hole ? -Errno.ENOMEM : 0);
+          return;
+        }
         case 'dontneed': {
           const hole = pages.some((i) => model[i] === undefined);
           const expected = hole ? -Errno.ENOMEM : 0;
@@ -459,6 +503,8 @@ describe('AddressSpace against a naive model', () => {
       for (const space of this.spaces) space.destroy();
       this.file.close();
       this.host.frames.check();
+      this.host.swap!.check();
+      expect(this.host.swap!.freeSlotCount).toBe(4096);
       expect(this.host.frames.freeCount).toBe((64 * MIB) / PAGE_SIZE - 1);
     }
   }

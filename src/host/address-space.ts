@@ -25,8 +25,13 @@ import { type Area, AreaList, sliceArea, VM_ACCESS_FLAGS, VmFlag } from './area.
 import { Errno, isRefusal, type Refusal, refuse } from './errno.ts';
 import { handleFault } from './fault.ts';
 import { ShmemFile } from './file.ts';
+import { copyAddressSpace } from './fork.ts';
 import type { Host } from './host.ts';
+import { isMergeable, unmergeRange } from './ksm.ts';
 import { accessFlags, Madvise, MapFlag, type MmapRequest, planMapping, TASK_SIZE } from './mmap.ts';
+import { type MremapRequest, mremap } from './mremap.ts';
+import { adviseAway } from './reclaim.ts';
+import { SwappedPages } from './swapped-pages.ts';
 import { UserMemory } from './user-memory.ts';
 import { type UserMapping, UserTable } from './user-table.ts';
 import { Userfault } from './userfault.ts';
@@ -35,6 +40,8 @@ import { Userfault } from './userfault.ts';
 const MMAP_TOP = 0xffff_f000_0000;
 /** Nothing is mapped below. Linux: vm.mmap_min_addr. */
 const MMAP_FLOOR = 0x1_0000;
+
+const ADVICE: readonly number[] = Object.values(Madvise);
 
 /** Who must drop translations of an address space before it changes. Linux: struct mmu_notifier. */
 export interface MmuNotifier {
@@ -66,6 +73,8 @@ export class AddressSpace {
    * here no longer.
    */
   readonly awaited = new Set<number>();
+  /** Private pages that are in swap. */
+  readonly swapped = new SwappedPages();
   readonly #notifiers = new Set<MmuNotifier>();
 
   constructor(host: Host) {
@@ -73,6 +82,7 @@ export class AddressSpace {
     this.table = new UserTable(host.frames);
     this.memory = new UserMemory(this);
     this.userfault = new Userfault(this);
+    host.processes.add(this);
   }
 
   /**
@@ -83,18 +93,18 @@ export class AddressSpace {
     const plan = planMapping(request, {
       mte: this.host.cpu.mte,
       anonymousFile: (sizeBytes, hugetlb) => {
-        const file = new ShmemFile(this.host.frames, { sizeBytes, hugetlb });
+        const file = new ShmemFile(this.host, { sizeBytes, hugetlb });
         file.close();
         return file;
       },
     });
     if (typeof plan === 'number') return plan;
-    const at = this.#place(request, plan.sizeBytes, plan.alignBytes, plan.flags);
+    const at = this.#place(request, plan.sizeBytes, plan.flags);
     if (isRefusal(at)) return at;
     const start = hva(at);
     const end = hva(start + plan.sizeBytes);
     const area = { start, end, flags: plan.flags, backing: plan.backing };
-    return this.#replace(start, end, [area]) ? start : refuse(Errno.ENOMEM);
+    return this.replaceAreas(start, end, [area]) ? start : refuse(Errno.ENOMEM);
   }
 
   /** Removes what is mapped in the range. EINVAL for a bad range, ENOMEM. Linux: munmap(). */
@@ -104,7 +114,7 @@ export class AddressSpace {
       return refuse(Errno.EINVAL);
     }
     if (this.#splitsHugePage(start, end)) return refuse(Errno.EINVAL);
-    return this.#replace(start, end, []) ? 0 : refuse(Errno.ENOMEM);
+    return this.replaceAreas(start, end, []) ? 0 : refuse(Errno.ENOMEM);
   }
 
   /**
@@ -141,11 +151,13 @@ export class AddressSpace {
   /**
    * MADV_DONTNEED: pages of the range go; anonymous memory reads as zero (data and tags), file
    * pages come back from the file. MADV_REMOVE punches a hole into the file of a shared mapping.
-   * EINVAL (device memory, unknown advice), ENOMEM (a hole). Linux: madvise().
+   * MADV_PAGEOUT swaps out what can be. MADV_MERGEABLE offers equal pages to `ksm.ts`,
+   * MADV_UNMERGEABLE takes that back. EINVAL (device memory, unknown advice), ENOMEM (a hole).
+   * Linux: madvise().
    */
   madvise(start: Hva, length: number, advice: number): 0 | Refusal {
     if (!isAligned(start, PAGE_SIZE) || length < 0) return refuse(Errno.EINVAL);
-    if (advice !== Madvise.dontNeed && advice !== Madvise.remove) return refuse(Errno.EINVAL);
+    if (!ADVICE.includes(advice)) return refuse(Errno.EINVAL);
     const end = hva(start + alignUp(length, PAGE_SIZE));
     for (const area of [...this.areas.within(start, end)]) {
       const from = hva(Math.max(area.start, start));
@@ -153,14 +165,8 @@ export class AddressSpace {
       if ((area.flags & VmFlag.pfnMap) !== 0 || this.#splitsHugePage(from, to)) {
         return refuse(Errno.EINVAL);
       }
-      const { backing } = area;
-      if (advice === Madvise.dontNeed) {
-        if (!this.zap(from, to)) return refuse(Errno.ENOMEM);
-      } else if (backing.kind === 'shmem' && (area.flags & VmFlag.shared) !== 0) {
-        backing.file.punchHole(backing.offset + (from - area.start), to - from);
-      } else {
-        return refuse(Errno.EINVAL);
-      }
+      const refusal = this.#advise(area, from, to, advice);
+      if (refusal !== 0) return refusal;
     }
     return this.areas.covers(start, end) ? 0 : refuse(Errno.ENOMEM);
   }
@@ -171,23 +177,23 @@ export class AddressSpace {
    */
   fork(): AddressSpace | Refusal {
     const child = new AddressSpace(this.host);
-    for (const parents of this.areas.all) {
-      // The child's missing pages are nobody's to supply. Linux: dup_userfaultfd().
-      const area = { ...parents, flags: parents.flags & ~VmFlag.uffdMissing };
-      child.#replace(area.start, area.end, [area]);
-      const privatePages = (area.flags & VmFlag.shared) === 0 && area.backing.kind !== 'device';
-      if (privatePages && !this.#sharePages(child, area)) {
-        child.destroy();
-        return refuse(Errno.ENOMEM);
-      }
+    if (!copyAddressSpace(this, child)) {
+      child.destroy();
+      return refuse(Errno.ENOMEM);
     }
     return child;
   }
 
+  /** Grows, shrinks or moves a mapping with its pages and tags; see `mremap.ts`. */
+  mremap(request: MremapRequest): Hva | Refusal {
+    return mremap(this, request);
+  }
+
   /** Gives back every page and the tables; the address space is not used again. */
   destroy(): void {
-    this.#replace(hva(0), hva(TASK_SIZE), []);
+    this.replaceAreas(hva(0), hva(TASK_SIZE), []);
     this.table.destroy();
+    this.host.processes.delete(this);
   }
 
   /** Tells `notifier` of changes from now on; returns what ends it. */
@@ -217,9 +223,19 @@ export class AddressSpace {
     return { pa: alignDown(pa, PAGE_SIZE), sizeBytes, writable, area };
   }
 
+  /** Where the page at `address` is. Linux: /proc/PID/pagemap. */
+  pageState(address: Hva): 'none' | 'present' | 'swapped' {
+    if (this.table.lookup(address) !== undefined) return 'present';
+    if (this.swapped.get(alignDown(address, PAGE_SIZE)) !== undefined) return 'swapped';
+    const area = this.areas.at(address);
+    if (area?.backing.kind !== 'shmem') return 'none';
+    const { file, offset } = area.backing;
+    return file.slotOf(offset + (address - area.start)) === undefined ? 'none' : 'swapped';
+  }
+
   /**
-   * Drops the pages of the range from the tables, and this process's references on them. False:
-   * no memory to split a block, nothing changed.
+   * Drops the pages of the range from the tables and from swap, and this process's references on
+   * them. False: no memory to split a block, nothing changed.
    */
   zap(start: Hva, end: Hva): boolean {
     const pages: UserMapping[] = [];
@@ -230,6 +246,7 @@ export class AddressSpace {
     }
     this.#willInvalidate(start, end);
     if (!this.table.unmap(start, end - start)) return false;
+    for (const [, slot] of this.swapped.take(start, end)) this.host.swap?.put(slot);
     for (const { start: at, startPa, sizeBytes } of pages) {
       const from = Math.max(at, start);
       const to = Math.min(at + sizeBytes, end);
@@ -255,10 +272,17 @@ export class AddressSpace {
    * Maps `page` at `at`, Tagged where the area is; the caller's reference becomes the mapping's.
    */
   install(area: Area, at: Hva, page: Pa, sizeBytes: number, writable: boolean): 0 | Refusal {
-    if ((area.flags & VmFlag.mte) !== 0) this.host.frames.initialiseTags(page, sizeBytes);
+    const tagged = (area.flags & VmFlag.mte) !== 0;
+    if (this.host.swapTags.looks(tagged)) this.host.statistics.tagLookCount++;
+    if (tagged) this.host.frames.initialiseTags(page, sizeBytes);
     if (this.table.map(area, at, page, sizeBytes, writable)) return 0;
     if (area.backing.kind !== 'device') this.host.frames.put(page, sizeBytes);
     return refuse(Errno.ENOMEM);
+  }
+
+  /** Whether the 2 MiB from `start` hold no page, in the tables or in swap. */
+  isEmptyBlock(start: Hva): boolean {
+    return this.table.isEmptyBlock(start) && !this.swapped.hasAny(start, start + BLOCK_SIZE);
   }
 
   /** Lets stores through to what is mapped from `at`. ENOMEM: a block could not be split. */
@@ -267,8 +291,82 @@ export class AddressSpace {
     return this.table.setWritable(at, sizeBytes, true) ? 0 : refuse(Errno.ENOMEM);
   }
 
+  /**
+   * Puts `areas` in place of what the range holds, and keeps the files' lists of mappers right.
+   * False: no memory to split a block, nothing changed.
+   */
+  replaceAreas(start: Hva, end: Hva, areas: readonly Area[]): boolean {
+    const before = [...this.areas.within(start, end)];
+    if (before.length > 0 && !this.zap(start, end)) return false;
+    this.areas.replace(start, end, areas);
+    this.userfault.rangeUnmapped(start, end);
+    for (const page of this.awaited) if (page >= start && page < end) this.awaited.delete(page);
+    for (const { backing } of areas) if (backing.kind === 'shmem') backing.file.attach(this);
+    for (const { backing } of before) {
+      if (backing.kind === 'shmem' && !this.#maps(backing.file)) backing.file.detach(this);
+    }
+    return true;
+  }
+
+  /**
+   * A free place for `sizeBytes`; large ones lie so that 2 MiB pages fit. ENOMEM: there is none.
+   * Linux: thp_get_unmapped_area().
+   */
+  findRoom(sizeBytes: number): Hva | Refusal {
+    const align = sizeBytes >= BLOCK_SIZE ? BLOCK_SIZE : PAGE_SIZE;
+    const found = this.areas.freeBelow(MMAP_TOP, MMAP_FLOOR, sizeBytes, align);
+    return found === -1 ? refuse(Errno.ENOMEM) : found;
+  }
+
+  /**
+   * Takes the right to write from what is mapped in the range: the next store asks `fault.ts`.
+   * False: no memory to split a block, nothing changed.
+   */
+  writeProtect(start: Hva, end: Hva): boolean {
+    this.#willInvalidate(start, end);
+    return this.table.setWritable(start, end - start, false);
+  }
+
+  /**
+   * Sets or clears a flag that no table entry shows, in all areas of the range; where they are cut,
+   * so are blocks. ENOMEM: nothing changed.
+   */
+  setFlags(start: Hva, end: Hva, flag: number, on: boolean): 0 | Refusal {
+    if (!this.table.splitAt(start) || !this.table.splitAt(end)) return refuse(Errno.ENOMEM);
+    for (const area of [...this.areas.within(start, end)]) {
+      const piece = sliceArea(area, Math.max(start, area.start), Math.min(end, area.end));
+      const flags = on ? piece.flags | flag : piece.flags & ~flag;
+      this.areas.replace(piece.start, piece.end, [{ ...piece, flags }]);
+    }
+    return 0;
+  }
+
+  /** Carries out an advice for a part of an area. */
+  #advise(area: Area, start: Hva, end: Hva, advice: number): 0 | Refusal {
+    const { backing } = area;
+    switch (advice) {
+      case Madvise.dontNeed:
+        return this.zap(start, end) ? 0 : refuse(Errno.ENOMEM);
+      case Madvise.pageOut:
+        adviseAway(this, area, start, end);
+        return 0;
+      case Madvise.mergeable:
+        return isMergeable(area) ? this.setFlags(start, end, VmFlag.mergeable, true) : 0;
+      case Madvise.unmergeable:
+        if (!unmergeRange(this, start, end)) return refuse(Errno.ENOMEM);
+        return this.setFlags(start, end, VmFlag.mergeable, false);
+      default:
+        // MADV_REMOVE.
+        if (backing.kind !== 'shmem' || (area.flags & VmFlag.shared) === 0) {
+          return refuse(Errno.EINVAL);
+        }
+        backing.file.punchHole(backing.offset + (start - area.start), end - start);
+        return 0;
+    }
+  }
+
   /** Where a new area goes, or why it cannot. Linux: get_unmapped_area(). */
-  #place(request: MmapRequest, sizeBytes: number, alignBytes: number, flags: number): number {
+  #place(request: MmapRequest, sizeBytes: number, flags: number): number {
     const { address } = request;
     const fixed = (request.flags & (MapFlag.fixed | MapFlag.fixedNoReplace)) !== 0;
     const pageBytes = (flags & VmFlag.hugetlb) !== 0 ? BLOCK_SIZE : PAGE_SIZE;
@@ -285,24 +383,7 @@ export class AddressSpace {
       const free = this.areas.within(hint, hint + sizeBytes).next().done;
       if (free && hint >= MMAP_FLOOR && hint + sizeBytes <= TASK_SIZE) return hint;
     }
-    const found = this.areas.freeBelow(MMAP_TOP, MMAP_FLOOR, sizeBytes, alignBytes);
-    return found === -1 ? refuse(Errno.ENOMEM) : found;
-  }
-
-  /**
-   * Puts `areas` in place of what the range holds, and keeps the files' lists of mappers right.
-   * False: no memory to split a block, nothing changed.
-   */
-  #replace(start: Hva, end: Hva, areas: readonly Area[]): boolean {
-    const before = [...this.areas.within(start, end)];
-    if (before.length > 0 && !this.zap(start, end)) return false;
-    this.areas.replace(start, end, areas);
-    this.userfault.rangeUnmapped(start, end);
-    for (const { backing } of areas) if (backing.kind === 'shmem') backing.file.attach(this);
-    for (const { backing } of before) {
-      if (backing.kind === 'shmem' && !this.#maps(backing.file)) backing.file.detach(this);
-    }
-    return true;
+    return this.findRoom(sizeBytes);
   }
 
   #maps(file: ShmemFile): boolean {
@@ -327,23 +408,11 @@ export class AddressSpace {
     this.areas.replace(area.start, area.end, [area]);
     if ((area.flags & VmFlag.mte) !== 0) {
       for (const { startPa, sizeBytes } of this.table.mappings(area.start, area.end)) {
+        if (this.host.swapTags.looks(true)) this.host.statistics.tagLookCount++;
         this.host.frames.initialiseTags(startPa, sizeBytes);
       }
     }
     return true;
-  }
-
-  /**
-   * Gives `child` the private pages of `area`, read-only on both sides. Linux: copy_page_range().
-   */
-  #sharePages(child: AddressSpace, area: Area): boolean {
-    this.#willInvalidate(area.start, area.end);
-    const whole = this.table.setWritable(area.start, area.end - area.start, false);
-    assert(whole, 'a change of a whole area splits no block');
-    return this.table.mappings(area.start, area.end).every(({ start, startPa, sizeBytes }) => {
-      this.host.frames.get(startPa, sizeBytes);
-      return child.install(area, start, startPa, sizeBytes, false) === 0;
-    });
   }
 
   /** Unmaps what `area` shows of its file itself; pages that are private copies stay. */

@@ -27,6 +27,8 @@ export const VmFlag = {
   hugetlb: 0x100,
   /** Missing pages are supplied by the process. Linux: VM_UFFD_MISSING. */
   uffdMissing: 0x200,
+  /** Pages may be merged with others of the same data. Linux: VM_MERGEABLE. */
+  mergeable: 0x400,
 } as const;
 
 /** Bits that `mprotect` replaces; it can add `mte` and never takes it away. */

@@ -35,11 +35,13 @@ export interface PageFault {
 
 /**
  * Changes the tables so that they permit the access, or so far that trying again gets on. Refused
- * with EFAULT (behind the end of a file, a store to a private mapping of physical addresses), EAGAIN
- * (the page is on its way, see `AddressSpace.awaited`) and ENOMEM. Linux: handle_mm_fault().
+ * with EFAULT (behind the end of a file, a store to a private mapping of physical addresses),
+ * EAGAIN (the page is on its way, see `AddressSpace.awaited`) and ENOMEM. Linux: handle_mm_fault().
  */
 export function handleFault(space: AddressSpace, fault: PageFault): 0 | Refusal {
   if (fault.mapping !== undefined) return makeWritable(space, fault, fault.mapping);
+  const slot = space.swapped.get(alignDown(fault.address, PAGE_SIZE));
+  if (slot !== undefined) return swapFault(space, fault, slot);
   switch (fault.area.backing.kind) {
     case 'anonymous':
       return anonymousFault(space, fault);
@@ -48,6 +50,33 @@ export function handleFault(space: AddressSpace, fault: PageFault): 0 | Refusal 
     case 'device':
       return deviceFault(space, fault);
   }
+}
+
+/**
+ * A private page that is in swap: a frame of this process's own, with its tags. EAGAIN, EIO,
+ * ENOMEM. Linux: do_swap_page(), which shares the page among forked processes until one writes.
+ */
+function swapFault(space: AddressSpace, { area, address }: PageFault, slot: number): 0 | Refusal {
+  const { swap, swapTags } = space.host;
+  assert(swap !== undefined, 'a page in swap has a device');
+  const at = alignDown(address, PAGE_SIZE);
+  const page = swap.load(slot, { restoreTags: swapTags.restores(has(area, VmFlag.mte)) });
+  if (page === -Errno.EAGAIN) return awaitSwap(space, at, slot);
+  if (isRefusal(page)) return page;
+  const refusal = space.install(area, at, page, PAGE_SIZE, has(area, VmFlag.write));
+  if (refusal !== 0) return refusal;
+  space.swapped.delete(at);
+  swap.put(slot);
+  return 0;
+}
+
+/** Lets whoever touched the page at `at` wait until the device has read `slot`. */
+function awaitSwap(space: AddressSpace, at: Hva, slot: number): Refusal {
+  if (!space.awaited.has(at)) {
+    space.awaited.add(at);
+    space.host.swap?.whenReady(slot, () => space.awaited.delete(at));
+  }
+  return refuse(Errno.EAGAIN);
 }
 
 const has = (area: Area, flag: number): boolean => (area.flags & flag) !== 0;
@@ -78,10 +107,10 @@ function anonymousFault(space: AddressSpace, { area, address, write }: PageFault
 const fitsTransparentHugePage = (space: AddressSpace, area: Area, address: Hva): boolean =>
   space.host.policy.transparentHugePages === 'always' && fitsBlock(space, area, address);
 
-/** Whether the area has room for a 2 MiB page around `address`, and nothing is mapped there. */
+/** Whether the area has room for a 2 MiB page around `address`, and has no page there. */
 function fitsBlock(space: AddressSpace, area: Area, address: Hva): boolean {
   const start = alignDown(address, BLOCK_SIZE);
-  return start >= area.start && start + BLOCK_SIZE <= area.end && space.table.isEmptyBlock(start);
+  return start >= area.start && start + BLOCK_SIZE <= area.end && space.isEmptyBlock(start);
 }
 
 /** Linux: do_shared_fault(), do_read_fault() and do_cow_fault(). */
@@ -91,10 +120,11 @@ function fileFault(space: AddressSpace, { area, address, write }: PageFault): 0 
   const sizeBytes = backing.file.pageBytes;
   const at = alignDown(address, sizeBytes);
   const offset = backing.offset + (at - area.start);
-  if (has(area, VmFlag.uffdMissing) && backing.file.peek(offset) === undefined) {
+  if (has(area, VmFlag.uffdMissing) && !backing.file.exists(offset)) {
     return space.userfault.missing(area, address, write);
   }
   const page = backing.file.page(offset);
+  if (page === -Errno.EAGAIN) return awaitSwap(space, at, backing.file.slotOf(offset)!);
   if (isRefusal(page)) return page;
   const shared = has(area, VmFlag.shared);
   if (!shared && write) return installCopy(space, area, at, page, sizeBytes);
@@ -144,13 +174,16 @@ function installCopy(
 ): 0 | Refusal {
   const { frames, zeroPage } = space.host;
   const order = sizeBytes === BLOCK_SIZE ? BLOCK_ORDER : 0;
+  // Held, so that an allocation that has to page out does not take the source itself.
+  frames.get(source, sizeBytes);
   const copy = source === zeroPage ? frames.allocateZeroed() : frames.allocate(order);
-  if (copy === -1) return refuse(Errno.ENOMEM);
-  if (source !== zeroPage) {
+  if (copy !== -1 && source !== zeroPage) {
     for (let done = 0; done < sizeBytes; done += PAGE_SIZE) {
       frames.copy(pa(copy + done), pa(source + done));
     }
   }
+  frames.put(source, sizeBytes);
+  if (copy === -1) return refuse(Errno.ENOMEM);
   const present = space.table.lookup(at) !== undefined;
   if (present && !space.zap(at, hva(at + sizeBytes))) {
     frames.put(copy, sizeBytes);

@@ -8,9 +8,13 @@ import { features } from '../arm/sysreg/index.ts';
 import { assert, PAGE_SIZE, type Pa } from '../base/index.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
 import { AddressSpace } from './address-space.ts';
+import { Errno, type Refusal, refuse } from './errno.ts';
 import { ShmemFile } from './file.ts';
 import { PageFrames } from './page.ts';
-import { type HostPolicy, linux } from './policy.ts';
+import { type HostPolicy, linux, SWAP_TAG_RULES, type SwapTagRules } from './policy.ts';
+import { Reclaimer } from './reclaim.ts';
+import { Swap } from './swap.ts';
+import type { SwapDevice } from './swap-device.ts';
 
 /** What the host's CPUs have that only a hypervisor sees or may hide. */
 export interface HostCpu {
@@ -25,6 +29,14 @@ export interface HostCpu {
 /** The CPU that `arm/sysreg` describes, with FEAT_S2FWB. */
 export const defaultCpu: HostCpu = { mte: features.MTE2, fwb: true, paBits: features.paBits };
 
+/** Frames that a host with swap keeps free, at most a sixteenth of memory. */
+const RESERVE_FRAMES_MAX = 64;
+
+export interface HostStatistics {
+  /** Writes of table entries that had to look for saved tags; see `SwapTags`. */
+  tagLookCount: number;
+}
+
 export class Host {
   readonly memory: PhysicalMemory;
   readonly frames: PageFrames;
@@ -32,6 +44,12 @@ export class Host {
   readonly cpu: HostCpu;
   /** The page that reads of untouched anonymous memory see; its tags are valid and 0. */
   readonly zeroPage: Pa;
+  /** Processes that exist, in order of making. */
+  readonly processes = new Set<AddressSpace>();
+  readonly statistics: HostStatistics = { tagLookCount: 0 };
+  readonly swapTags: SwapTagRules;
+  readonly #reclaimer = new Reclaimer(this);
+  #swap: Swap | undefined;
 
   constructor(options: {
     memory: PhysicalMemory;
@@ -40,6 +58,7 @@ export class Host {
   }) {
     this.memory = options.memory;
     this.policy = options.policy ?? linux;
+    this.swapTags = SWAP_TAG_RULES[this.policy.swapTags];
     this.cpu = { ...defaultCpu, ...options.cpu };
     this.frames = new PageFrames(options.memory);
     const zeroPage = this.frames.allocateZeroed();
@@ -57,6 +76,26 @@ export class Host {
    * A shared-memory file of `sizeBytes`, made of 2 MiB pages with `hugetlb`. Linux: memfd_create().
    */
   createMemfd(sizeBytes: number, options: { hugetlb?: boolean } = {}): ShmemFile {
-    return new ShmemFile(this.frames, { sizeBytes, ...options });
+    return new ShmemFile(this, { sizeBytes, ...options });
+  }
+
+  /** Where pages go when memory is short, once `swapOn` was called. */
+  get swap(): Swap | undefined {
+    return this.#swap;
+  }
+
+  /** Begins to use a swap device. EBUSY: there is one. Linux: swapon(), for one device. */
+  swapOn(device: SwapDevice): Swap | Refusal {
+    if (this.#swap !== undefined) return refuse(Errno.EBUSY);
+    this.#swap = new Swap(this.frames, device);
+    const frameCount = this.memory.layout.ramBytes / PAGE_SIZE;
+    this.frames.reserveCount = Math.min(RESERVE_FRAMES_MAX, Math.floor(frameCount / 16));
+    this.frames.onShortage = () => this.reclaim(this.frames.reserveCount);
+    return this.#swap;
+  }
+
+  /** Pages out until `pageCount` frames are freed; returns how many were, 0 without swap. */
+  reclaim(pageCount: number): number {
+    return this.#reclaimer.reclaim(pageCount);
   }
 }

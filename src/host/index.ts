@@ -10,10 +10,29 @@ export {
   type MappableFile,
   ShmemFile,
 } from './file.ts';
-export { defaultCpu, Host, type HostCpu } from './host.ts';
+export { defaultCpu, Host, type HostCpu, type HostStatistics } from './host.ts';
+export { type MergeResult, mergePass } from './ksm.ts';
 export { Madvise, MapFlag, type MmapRequest, Prot, TASK_SIZE } from './mmap.ts';
+export { MremapFlag, type MremapRequest } from './mremap.ts';
 export { BLOCK_ORDER, PACKED_TAG_BYTES, PageFrames, TAG_GRANULES } from './page.ts';
-export { type HostPolicy, linux, smallPages } from './policy.ts';
+export { type HostPolicy, linux, SWAP_TAG_RULES, type SwapTags, smallPages } from './policy.ts';
+export {
+  type ProcessImage,
+  restoreProcess,
+  type SavedArea,
+  type SavedFile,
+  type SavedPage,
+  saveProcess,
+} from './process-image.ts';
+export { Swap, type SwapStatistics } from './swap.ts';
+export {
+  FileSwapDevice,
+  MemorySwapDevice,
+  SimulatedSwapDevice,
+  type SwapDevice,
+  type SwapFaults,
+  type SwapFileAccess,
+} from './swap-device.ts';
 export { type MemorySignal, type TagCheckMode, UserMemory } from './user-memory.ts';
 export {
   type MissingHandler,

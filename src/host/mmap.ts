@@ -20,7 +20,13 @@ export const MapFlag = {
   fixedNoReplace: 0x100000,
 } as const;
 
-export const Madvise = { dontNeed: 4, remove: 9 } as const;
+export const Madvise = {
+  dontNeed: 4,
+  remove: 9,
+  mergeable: 12,
+  unmergeable: 13,
+  pageOut: 21,
+} as const;
 
 /** The first address that is not a user's: 48-bit VAs. */
 export const TASK_SIZE = 2 ** 48;
@@ -43,7 +49,6 @@ export interface MappingPlan {
   readonly flags: number;
   readonly backing: Backing;
   readonly sizeBytes: number;
-  readonly alignBytes: number;
 }
 
 /** The access bits of `prot` as area flags, or EINVAL for bits that mean nothing on this host. */
@@ -103,8 +108,6 @@ export function planMapping(
       (device?.allowAnyUncached === true ? VmFlag.allowAnyUncached : 0),
     backing: backingOf(),
     sizeBytes,
-    // Large areas lie so that 2 MiB pages fit. Linux: thp_get_unmapped_area().
-    alignBytes: sizeBytes >= BLOCK_SIZE ? BLOCK_SIZE : PAGE_SIZE,
   };
 
   function backingOf(): Backing {

@@ -10,6 +10,10 @@
  * a frame marked zero (data or tags) has not been given out for writing since memory was created.
  * The last one keeps pages of a fresh machine untouched, and so out of the resident set.
  *
+ * Where the host has swap, single frames are given out until `reserveCount` are left, then
+ * `onShortage` is asked to free some; translation tables and blocks never ask, so that paging out
+ * and changing tables do not enter each other.
+ *
  * Zones that cannot hold tags (persistent memory, on-chip memory) are not allocated from: they are
  * reached through files that map them by PA (`file.ts`), as Linux keeps ZONE_DEVICE apart.
  */
@@ -36,6 +40,10 @@ export const BLOCK_ORDER = MAX_ORDER;
 
 export class PageFrames {
   readonly memory: PhysicalMemory;
+  /** Frames below which memory is short; 0 while nobody can free any. Linux: the low watermark. */
+  reserveCount = 0;
+  /** Frees frames, if it can. */
+  onShortage: () => void = () => {};
   readonly #references: Int32Array;
   readonly #state: Uint8Array;
   readonly #zones: { readonly base: Pa; readonly buddy: BuddyAllocator }[] = [];
@@ -57,7 +65,7 @@ export class PageFrames {
   get tableAllocator(): TableAllocator {
     return {
       allocTable: () => {
-        const table = this.allocate();
+        const table = this.#take(0, false);
         return table === -1 ? undefined : table;
       },
       freeTable: (table) => this.put(table),
@@ -88,6 +96,14 @@ export class PageFrames {
   }
 
   #allocate(order: number, zeroed: boolean): Pa | -1 {
+    if (this.reserveCount > 0 && this.freeCount - (1 << order) < this.reserveCount) {
+      if (order > 0) return -1;
+      this.onShortage();
+    }
+    return this.#take(order, zeroed);
+  }
+
+  #take(order: number, zeroed: boolean): Pa | -1 {
     for (const { base, buddy } of this.#zones) {
       const frame = buddy.allocate(order);
       if (frame < 0) continue;

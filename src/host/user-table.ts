@@ -8,7 +8,16 @@
  */
 import { encodeStage1 } from '../arm/descriptor.ts';
 import { Attr, Shareability } from '../arm/memattr.ts';
-import { assert, BLOCK_SIZE, type Hva, hva, type Pa, pa } from '../base/index.ts';
+import {
+  assert,
+  BLOCK_SIZE,
+  type Hva,
+  hva,
+  isAligned,
+  PAGE_SIZE,
+  type Pa,
+  pa,
+} from '../base/index.ts';
 import { type Leaf, PageTable } from '../machine/tables.ts';
 import { type Area, VmFlag } from './area.ts';
 import type { DeviceMemoryType } from './file.ts';
@@ -110,6 +119,12 @@ export class UserTable {
   setWritable(at: Hva, sizeBytes: number, writable: boolean): boolean {
     const change = writable ? { clear: AP_READ_ONLY, set: 0n } : { clear: 0n, set: AP_READ_ONLY };
     return this.#table.setAttributes({ input: at, sizeBytes }, change);
+  }
+
+  /** Makes `at` the edge of a leaf: a block that it lies inside becomes pages. False as `map`. */
+  splitAt(at: number): boolean {
+    if (isAligned(at, BLOCK_SIZE)) return true;
+    return this.#table.setAttributes({ input: at, sizeBytes: PAGE_SIZE }, { clear: 0n, set: 0n });
   }
 
   /**

@@ -1,8 +1,8 @@
 /**
- * userfaultfd in MISSING mode: the process supplies the pages of a range itself, when they are first
- * touched. Lazy restore of a snapshot answers at once through a handler; post-copy migration takes
- * the fault as an event, lets the one who touched the page wait, and installs it with UFFDIO_COPY.
- * `fault.ts` asks here before it would make a zero page; the VMM calls the rest.
+ * userfaultfd in MISSING mode: the process supplies the pages of a range itself, when they are
+ * first touched. Lazy restore of a snapshot answers at once through a handler; post-copy migration
+ * takes the fault as an event, lets the one who touched the page wait, and installs it with
+ * UFFDIO_COPY. `fault.ts` asks here before it would make a zero page; the VMM calls the rest.
  *
  * Beyond Linux: a page is installed together with its allocation tags, and 2 MiB of content become
  * one 2 MiB page where the area has room for it, so that neither data without tags nor tags without
@@ -11,8 +11,8 @@
  * One thread runs everything, so whoever touches a missing page cannot sleep in the fault: it is
  * refused with EAGAIN and may try again when the page is no longer in `AddressSpace.awaited`.
  *
- * Invariants: a page that is present is never replaced; an awaited page of a range is reported by one
- * event; data and tags are complete before a table shows the page.
+ * Invariants: a page that is present is never replaced; an awaited page of a range is reported by
+ * one event; data and tags are complete before a table shows the page.
  */
 import {
   alignDown,
@@ -25,7 +25,7 @@ import {
   type Pa,
 } from '../base/index.ts';
 import type { AddressSpace } from './address-space.ts';
-import { type Area, sliceArea, VmFlag } from './area.ts';
+import { type Area, VmFlag } from './area.ts';
 import { Errno, isRefusal, type Refusal, refuse } from './errno.ts';
 import { TASK_SIZE } from './mmap.ts';
 import { BLOCK_ORDER, PACKED_TAG_BYTES } from './page.ts';
@@ -97,8 +97,8 @@ export class Userfault {
 
   /**
    * UFFDIO_REGISTER: missing pages of the range are this process's to supply, by `onMissing` where
-   * it is given. EINVAL: bad range, or memory that is no anonymous or shared memory; ENOMEM: nothing
-   * mapped there. Linux: userfaultfd_register().
+   * it is given. EINVAL: bad range, or memory that is no anonymous or shared memory; ENOMEM:
+   * nothing mapped there, no memory to split a block. Linux: userfaultfd_register().
    */
   register(
     start: Hva,
@@ -107,17 +107,21 @@ export class Userfault {
   ): 0 | Refusal {
     const areas = this.#areasOf(start, length);
     if (isRefusal(areas)) return areas;
-    this.#setFlag(start, hva(start + length), VmFlag.uffdMissing);
+    const refusal = this.#space.setFlags(start, hva(start + length), VmFlag.uffdMissing, true);
+    if (refusal !== 0) return refusal;
     this.#forgetRange(start, start + length);
     this.#registrations.push({ start, end: start + length, onMissing: options.onMissing });
     return 0;
   }
 
-  /** UFFDIO_UNREGISTER: missing pages read as zero again; who waits for one goes on. As `register`. */
+  /**
+   * UFFDIO_UNREGISTER: missing pages read as zero again; who waits for one goes on. As `register`.
+   */
   unregister(start: Hva, length: number): 0 | Refusal {
     const areas = this.#areasOf(start, length);
     if (isRefusal(areas)) return areas;
-    this.#setFlag(start, hva(start + length), 0);
+    const refusal = this.#space.setFlags(start, hva(start + length), VmFlag.uffdMissing, false);
+    if (refusal !== 0) return refusal;
     this.#forgetRange(start, start + length);
     this.#wakeRange(start, start + length);
     return 0;
@@ -140,8 +144,8 @@ export class Userfault {
   /**
    * UFFDIO_COPY: installs pages with their tags and wakes who waits for them. Returns the bytes
    * installed, fewer than given when a page behind the first is refused. EINVAL: alignment, length
-   * of `data` or `packedTags`, tags for memory that has none; ENOENT: not registered; EEXIST: a page
-   * is present; ENOMEM. Linux: mfill_atomic().
+   * of `data` or `packedTags`, tags for memory that has none; ENOENT: not registered; EEXIST: a
+   * page is present; ENOMEM. Linux: mfill_atomic().
    */
   copy(request: UserfaultCopy): number | Refusal {
     const { data, packedTags } = request;
@@ -234,15 +238,6 @@ export class Userfault {
     return usable ? areas : refuse(Errno.EINVAL);
   }
 
-  #setFlag(start: Hva, end: Hva, flag: number): void {
-    const { areas } = this.#space;
-    for (const area of [...areas.within(start, end)]) {
-      const piece = sliceArea(area, Math.max(start, area.start), Math.min(end, area.end));
-      const flags = (piece.flags & ~VmFlag.uffdMissing) | flag;
-      areas.replace(piece.start, piece.end, [{ ...piece, flags }]);
-    }
-  }
-
   #fill(
     address: Hva,
     length: number,
@@ -310,16 +305,17 @@ export class Userfault {
     return (
       !isSharedFile(area) &&
       this.#space.host.policy.transparentHugePages === 'always' &&
-      this.#space.table.isEmptyBlock(start)
+      this.#space.isEmptyBlock(start)
     );
   }
 
-  /** Whether the page exists: in the tables, or for shared memory in the file. */
+  /** Whether the page exists: in the tables, in swap, or for shared memory in the file. */
   #isPresent(area: Area, at: Hva): boolean {
     const { backing } = area;
     if (this.#space.table.lookup(at) !== undefined) return true;
+    if (this.#space.swapped.get(at) !== undefined) return true;
     if (!isSharedFile(area) || backing.kind !== 'shmem') return false;
-    return backing.file.peek(backing.offset + (at - area.start)) !== undefined;
+    return backing.file.exists(backing.offset + (at - area.start));
   }
 
   #installBlock(area: Area, at: Hva, content: PageContent): 0 | Refusal {

@@ -66,6 +66,8 @@ export type AbortOutcome =
    * has it. Linux: the vCPU's thread sleeps in handle_userfault().
    */
   | { readonly kind: 'userfault'; readonly hva: Hva }
+  /** The same for a page that the host itself brings in (swap): the VMM need not know. */
+  | { readonly kind: 'wait'; readonly hva: Hva }
   /** KVM_RUN fails. */
   | { readonly kind: 'errno'; readonly errno: Errno };
 
@@ -100,10 +102,15 @@ export function handleGuestAbort(vm: Vm, abort: GuestAbort): AbortOutcome {
   const result = mapGuestMemory(vm, slot, abort, write);
   if (result === 0) return RESUME;
   const errno = errnoOf(result);
-  if (errno === Errno.EAGAIN) return { kind: 'userfault', hva: hvaOf(slot, pageOf(abort.ipa)) };
+  if (errno === Errno.EAGAIN) return waitFor(vm, hvaOf(slot, pageOf(abort.ipa)));
   if (errno === Errno.ENOEXEC) return injectAbort(true, abort.far);
   return { kind: 'errno', errno };
 }
+
+const waitFor = (vm: Vm, address: Hva): AbortOutcome =>
+  vm.process.userfault.isPending(address)
+    ? { kind: 'userfault', hva: address }
+    : { kind: 'wait', hva: address };
 
 /** Beyond the CPU's physical addresses, or between them and the VM's IPA space. */
 function outsideIpaSpace(vm: Vm, abort: GuestAbort): AbortOutcome | undefined {
