@@ -182,6 +182,11 @@ export class GuestVm {
     return at;
   }
 
+  /** The slot of `addSlot`, made when it is first asked for. */
+  addSlotOnce(): void {
+    if (this.vm.vm.slots.get(0) === undefined) this.addSlot();
+  }
+
   /** Sets a system register of a vCPU: KVM_SET_ONE_REG. */
   setRegister(name: SystemRegisterName, value: bigint, vcpu = this.vcpus[0]!): void {
     accept(vcpu.setOneReg(uapi.kvmRegSystem(systemRegister(name).key), value));
