@@ -205,4 +205,63 @@ describe('core: interrupts', () => {
     expect(core.u64[0]).toBe(BigInt(DRAM_BASE) + 12n);
     expect(core.s[slotIndex('SPSR_EL1')]! & 0x80).toBe(0);
   });
+
+  /** A program whose exceptions at EL1h arrive at hvc #1 (SError), #2 (IRQ), #3 (anything else). */
+  const handled = (source: string): string => `
+    adr x9, vectors
+    msr vbar_el1, x9
+    ${source}
+    hvc #4
+    .align 11
+  vectors:
+    .space 0x200
+    hvc #3
+    .space 0x7c
+    hvc #2
+    .space 0x7c
+    hvc #3
+    .space 0x7c
+    hvc #1`;
+
+  it('SError while PSTATE.A masks it: ISR_EL1.A, then taken when unmasked, once', () => {
+    const { core, context } = machine(handled('mrs x0, isr_el1\n msr daifclr, #4\n nop'));
+    core.setSErrorPending(context, true);
+    expect(core.run(context, 100)).toMatchObject({ immediate: 1 });
+    expect(core.u64[0]).toBe(0x100n);
+    expect(core.u64[slotIndex('ELR_EL1') / 2]).toBe(BigInt(DRAM_BASE) + 16n);
+    expect(core.u64[slotIndex('ESR_EL1') / 2]).toBe(0xbf00_0000n);
+    expect(context.sErrorPending).toBe(false);
+    core.s[S.DAIF / 4] = 0;
+    expect(core.takePendingInterrupt()).toBe(false);
+  });
+
+  it('SError and IRQ, both unmasked: SError first', () => {
+    const { core, context } = machine(handled('msr daifclr, #7\n nop'));
+    core.setInterruptLines(context, { irq: true, fiq: false });
+    core.setSErrorPending(context, true);
+    expect(core.run(context, 100)).toMatchObject({ immediate: 1 });
+    core.s[S.DAIF / 4] = 0;
+    expect(core.run(context, 100)).toMatchObject({ immediate: 2 });
+  });
+
+  it('SError masked, IRQ not: the IRQ, and the SError stays', () => {
+    const { core, context } = machine(handled('msr daifclr, #2\n nop'));
+    core.setInterruptLines(context, { irq: true, fiq: false });
+    core.setSErrorPending(context, true);
+    expect(core.run(context, 100)).toMatchObject({ immediate: 2 });
+    expect(context.sErrorPending).toBe(true);
+  });
+
+  it('SError masked: WFI does not wait', () => {
+    const { core, context } = machine('wfi\n hvc #1');
+    core.setSErrorPending(context, true);
+    expect(core.run(context, 100)).toMatchObject({ kind: 'call', immediate: 1 });
+  });
+
+  it('SError taken back: nothing happens', () => {
+    const { core, context } = machine(handled('msr daifclr, #4\n nop'));
+    core.setSErrorPending(context, true);
+    core.setSErrorPending(context, false);
+    expect(core.run(context, 100)).toMatchObject({ immediate: 4 });
+  });
 });

@@ -7,7 +7,7 @@
  */
 
 import { decodeBitmask } from '../arm/a64/bitmask.ts';
-import { SystemOp } from '../arm/a64/ops.ts';
+import type { SystemOp } from '../arm/a64/ops.ts';
 import { type FpContext, softOperationList } from '../arm/fp/index.ts';
 import { encodingKey, systemRegisters } from '../arm/sysreg/index.ts';
 import {
@@ -64,6 +64,13 @@ const FPCR = slotIndex('FPCR');
 const FPSR = slotIndex('FPSR');
 const SP_EL0_SLOT = slotIndex('SP_EL0') * 4;
 const SP_EL0_KEY = encodingKey(3, 0, 4, 1, 0) & 0x7fff;
+
+/** PSTATE.A, I and F as bits of `S.DAIF`. */
+const DAIF_A = 4;
+const DAIF_I = 2;
+const DAIF_F = 1;
+/** ESR_EL1 of a virtual SError: IL, and IDS, as without FEAT_RAS its ISS is the implementation's. */
+const ESR_SERROR = (0x2f << 26) | (1 << 25) | (1 << 24);
 
 const MASK_TBI = 0x00fffffffffff000n;
 const MASK_FULL = 0xfffffffffffff000n;
@@ -154,7 +161,7 @@ export class Core implements EngineHooks {
     const { s } = this;
     this.#sliceBudget = budget;
     s[S.BUDGET / 4] = budget * 8;
-    s[S.IRQ_LINE / 4] = context.irqLine || context.fiqLine ? 1 : 0;
+    this.#updateLine(context);
     this.#exit = undefined;
     this.takePendingInterrupt();
     while (this.#exit === undefined) {
@@ -373,21 +380,51 @@ export class Core implements EngineHooks {
   setInterruptLines(context: CpuContext, lines: { irq: boolean; fiq: boolean }): void {
     context.irqLine = lines.irq;
     context.fiqLine = lines.fiq;
-    if (context === this.#context) this.s[S.IRQ_LINE / 4] = lines.irq || lines.fiq ? 1 : 0;
+    if (context === this.#context) this.#updateLine(context);
+  }
+
+  /** Makes a virtual SError pending for a context, or takes it back. */
+  setSErrorPending(context: CpuContext, pending: boolean): void {
+    context.sErrorPending = pending;
+    if (context === this.#context) this.#updateLine(context);
+  }
+
+  /** What generated code looks at where it unmasks interrupts. */
+  #updateLine({ irqLine, fiqLine, sErrorPending }: CpuContext): void {
+    this.s[S.IRQ_LINE / 4] = irqLine || fiqLine || sErrorPending ? 1 : 0;
+  }
+
+  /** Whether an interrupt, masked or not, is there: it ends a WFI. */
+  interruptPending(): boolean {
+    const { irqLine, fiqLine, sErrorPending } = this.context;
+    return irqLine || fiqLine || sErrorPending;
   }
 
   /** Whether an interrupt would be taken now. */
   interruptDeliverable(): boolean {
     const daif = this.s[S.DAIF / 4]!;
-    const { irqLine, fiqLine } = this.context;
-    return (irqLine && (daif & 2) === 0) || (fiqLine && (daif & 1) === 0);
+    const { irqLine, fiqLine, sErrorPending } = this.context;
+    return (
+      (irqLine && (daif & DAIF_I) === 0) ||
+      (fiqLine && (daif & DAIF_F) === 0) ||
+      (sErrorPending && (daif & DAIF_A) === 0)
+    );
   }
 
-  /** Takes the FIQ or IRQ exception if one is deliverable; PC must be where to come back to. */
+  /**
+   * Takes the SError, FIQ or IRQ exception if one is deliverable; PC must be where to come back to.
+   */
   takePendingInterrupt(): boolean {
     if (!this.interruptDeliverable()) return false;
-    const fiq = this.context.fiqLine && (this.s[S.DAIF / 4]! & 1) === 0;
-    takeException(this, fiq ? Vector.fiq : Vector.irq, undefined);
+    const { context } = this;
+    const daif = this.s[S.DAIF / 4]!;
+    if (context.sErrorPending && (daif & DAIF_A) === 0) {
+      this.setSErrorPending(context, false);
+      takeException(this, Vector.sError, ESR_SERROR);
+    } else {
+      const fiq = context.fiqLine && (daif & DAIF_F) === 0;
+      takeException(this, fiq ? Vector.fiq : Vector.irq, undefined);
+    }
     return true;
   }
 

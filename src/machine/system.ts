@@ -121,8 +121,7 @@ function wait(core: Core, name: 'wfi' | 'wfe' | 'yield'): boolean {
     return raise(core, Ec.wfx, (0x1e << 20) | (name === 'wfe' ? 1 : 0));
   }
   // A pending interrupt, masked or not, ends a WFI at once.
-  if (name === 'wfi' && (core.context.irqLine || core.context.fiqLine))
-    return interruptsAfter(core);
+  if (name === 'wfi' && core.interruptPending()) return interruptsAfter(core);
   core.advancePc();
   core.leave({ kind: 'wait', wait: name });
   return true;
@@ -219,10 +218,16 @@ function registerValue(core: Core, register: SystemRegister): bigint | undefined
       return csselr < 14 ? u64[S.SYSREG / 8 + ccsidrSlot(csselr)]! : 0n;
     }
     case 'ISR_EL1':
-      return (core.context.irqLine ? 1n << 7n : 0n) | (core.context.fiqLine ? 1n << 6n : 0n);
+      return interruptStatus(core);
     default:
       return core.context.hypervisor.readRegister(register);
   }
+}
+
+/** ISR_EL1: A, I and F say what is pending, masked or not. */
+function interruptStatus({ context }: Core): bigint {
+  const { sErrorPending, irqLine, fiqLine } = context;
+  return BigInt((sErrorPending ? 1 << 8 : 0) | (irqLine ? 1 << 7 : 0) | (fiqLine ? 1 << 6 : 0));
 }
 
 function writeRegister(core: Core): boolean {
