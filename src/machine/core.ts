@@ -493,8 +493,15 @@ function fillTables(memory: PhysicalMemory): void {
       register.writable === (1n << 64n) - 1n;
     if (inPlace) u16[S.MSR_TABLE / 2 + at] = slot | el0(register.write);
   }
-  for (let field = 0; field < 8192; field++) {
-    const parts = { n: field >> 12, immr: (field >> 6) & 63, imms: field & 63 };
-    u64[S.BITMASK_TABLE / 8 + field] = decodeBitmask(parts, true) ?? 0n;
-  }
+  bitmasks ??= decodeBitmasks();
+  u64.set(bitmasks, S.BITMASK_TABLE / 8);
 }
+
+/** The logical immediates by N:immr:imms; the same for every machine. */
+let bitmasks: BigUint64Array | undefined;
+
+const decodeBitmasks = (): BigUint64Array =>
+  BigUint64Array.from({ length: 8192 }, (_, field) => {
+    const parts = { n: field >> 12, immr: (field >> 6) & 63, imms: field & 63 };
+    return decodeBitmask(parts, true) ?? 0n;
+  });
