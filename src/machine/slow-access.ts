@@ -116,7 +116,11 @@ export class SlowAccesses {
     const { context } = this.#core;
     const request = this.#request;
     const first = this.#first;
-    if (!context.mmu.translate(high, low, this.#access, first)) return this.#fault(first.fault);
+    if (!context.mmu.translate(high, low, this.#access, first)) {
+      return this.#isStage1Misaligned(first.fault, high, low)
+        ? this.#abort(FSC_ALIGNMENT, high, low)
+        : this.#fault(first.fault);
+    }
     if (first.isDevice && !request.tag && (this.#isBlockZero() || this.#misaligned(low))) {
       return this.#deviceAlignment(high, low);
     }
@@ -129,6 +133,19 @@ export class SlowAccesses {
     if (request.write) this.#aboutToWrite(linear);
     this.#fillTlb(first, linear, high, low);
     return linear;
+  }
+
+  /**
+   * Whether a fault of stage 2 comes too late, because stage 1 alone makes the access an unaligned
+   * one to Device memory. Arm: AArch64.S1HasAlignmentFault().
+   */
+  #isStage1Misaligned(fault: FaultRecord, high: number, low: number): boolean {
+    if (fault.stage !== 2 || fault.s1ptw || this.#request.tag || !this.#misaligned(low)) {
+      return false;
+    }
+    const out = this.#second;
+    const { mmu } = this.#core.context;
+    return mmu.translateStage1(high, low, this.#access, out) && out.isDevice;
   }
 
   /** Code on the page must be decoded again; then the page may be written freely. */
