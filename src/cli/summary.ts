@@ -5,6 +5,7 @@ const REASONS: Readonly<Record<MachineOutcome['reason'], string>> = {
   'power-off': 'the guest powered off',
   reset: 'the guest reset',
   quit: 'quit',
+  migrated: 'the guest runs elsewhere now',
 };
 
 /** The lines of the summary; numbers with thousands separated by commas. */

@@ -3,6 +3,8 @@
  * and the glue of board and KVM. Data only.
  */
 import type { BootPlan } from './boot.ts';
+import type { Board, GuestMemoryBacking, Machine } from './machine.ts';
+import type { LeaveReason, RunControl } from './monitor/run-control.ts';
 
 /** The things that `--trace` can show, one line each time. */
 export const TRACE_CHANNELS = ['exits', 'stage2', 'mte', 'irq'] as const;
@@ -10,9 +12,21 @@ export type TraceChannel = (typeof TRACE_CHANNELS)[number];
 
 export type OnReset = 'reboot' | 'exit';
 
+/**
+ * Takes part in a run (a control socket, a migration, a snapshot to go on from): called before the
+ * first slice; what it returns is called when the run has ended.
+ */
+export type Attach = (machine: Machine, control: RunControl) => Promise<() => Promise<void>>;
+
 export interface MachineOptions {
-  /** Kernel, initrd, device tree, RAM size, CPU count and command line, checked. */
-  readonly plan: BootPlan;
+  /**
+   * Kernel, initrd, device tree, RAM size, CPU count and command line, checked; or the board alone,
+   * for a machine whose state `attach` brings.
+   */
+  readonly plan: BootPlan | Board;
+  /** What guest RAM is in the VMM's process; anonymous memory where absent. */
+  readonly backing?: GuestMemoryBacking;
+  readonly attach?: Attach;
   /** Whether KVM_CAP_ARM_MTE is enabled and the guest's memory may hold tags. */
   readonly mte: boolean;
   /** Seeds everything random; the same seed and input give the same run. */
@@ -53,8 +67,8 @@ export interface MachineStatistics {
 }
 
 export interface MachineOutcome {
-  /** Why the run ended: PSCI SYSTEM_OFF, SYSTEM_RESET with `onReset: 'exit'`, or `quit`. */
-  readonly reason: 'power-off' | 'reset' | 'quit';
+  /** Why the run ended: PSCI SYSTEM_OFF, SYSTEM_RESET with `onReset: 'exit'`, or from outside. */
+  readonly reason: 'power-off' | 'reset' | LeaveReason;
   readonly statistics: MachineStatistics;
 }
 

@@ -64,18 +64,28 @@ import type {
   MachineStatistics,
 } from './machine-options.ts';
 import { MmioBus } from './mmio-bus.ts';
+import { RunControl } from './monitor/run-control.ts';
 import { Scheduler, type Turn } from './scheduler.ts';
 
 /** Host memory beyond the guest's: page tables of both stages, the host's own pages. */
 const HOST_OVERHEAD_BYTES = 32 * MIB;
 /** Instructions between looks at the outside world. */
 const SLICE_INSTRUCTIONS = 2_000_000;
+/** The same while somebody else needs the thread: a migration that carries the guest away. */
+const SHARED_SLICE_INSTRUCTIONS = 200_000;
 /** 2026-01-01, where deterministic machines' clocks begin. */
 const EPOCH_SECONDS = 1_767_225_600;
 const SPI_BASE = 32;
 
 /** A board without anything in its memory. */
 export type Board = Pick<BootPlan, 'ramBytes' | 'cpuCount'>;
+
+/**
+ * What guest RAM is in the VMM's process: private anonymous memory; or a memfd, mapped untagged for
+ * the memslot and a second time with PROT_MTE, where the VMM can look at tags itself.
+ */
+export const GUEST_MEMORY_BACKINGS = ['anonymous', 'memfd'] as const;
+export type GuestMemoryBacking = (typeof GUEST_MEMORY_BACKINGS)[number];
 
 export interface MachineSetup {
   /** What to boot; or only the board, for a machine whose state comes from elsewhere (state/). */
@@ -86,6 +96,8 @@ export interface MachineSetup {
   readonly realtime?: boolean;
   readonly policy?: KvmPolicy;
   readonly observer?: VmObserver;
+  /** Anonymous memory where absent. */
+  readonly backing?: GuestMemoryBacking;
   /** Takes each byte that the guest transmits. */
   readonly transmit: (byte: number) => void;
 }
@@ -104,6 +116,10 @@ export class Machine {
   readonly rtc: Pl031;
   readonly input: UartFeed;
   readonly ramHva: Hva;
+  /** A second mapping of a memfd's RAM, with PROT_MTE. */
+  readonly taggedRamHva: Hva | undefined;
+  /** Called when the VMM has written guest memory, which KVM's dirty log does not see. */
+  onMemoryWrite: (address: Ipa, sizeBytes: number) => void = () => {};
   readonly setup: MachineSetup;
   readonly scheduler: Scheduler;
 
@@ -121,7 +137,9 @@ export class Machine {
       setup.realtime === true ? { clock: new WallClock(() => performance.now()) } : {};
     this.kvm = new Kvm({ host: this.host, ...clock });
     this.vm = this.#createVm();
-    this.ramHva = this.#mapRam();
+    const ram = this.#mapRam();
+    this.ramHva = ram.hva;
+    this.taggedRamHva = ram.taggedHva;
     this.vcpus = this.#createVcpus();
     this.#createVgic();
     this.uart = new Pl011({
@@ -141,6 +159,7 @@ export class Machine {
       const seconds = this.rtc.secondsToMatch();
       return seconds === undefined ? undefined : seconds * COUNTER_FREQUENCY_HZ;
     });
+    this.scheduler.isPaging = () => this.process.awaited.size > 0;
     this.#boot();
   }
 
@@ -156,25 +175,33 @@ export class Machine {
     return vm;
   }
 
-  /** Anonymous memory of the VMM's process, aligned so that both stages can use blocks. */
-  #mapRam(): Hva {
-    const { ramBytes } = this.setup.plan;
-    const mapped = this.process.mmap({
-      length: ramBytes + BLOCK_SIZE,
-      prot: Prot.read | Prot.write,
-      flags: MapFlag.private | MapFlag.anonymous,
-    });
-    if (isRefusal(mapped)) throw new MachineError(`mmap of guest memory: ${errnoName(mapped)}`);
-    const aligned = hva(Math.ceil(mapped / BLOCK_SIZE) * BLOCK_SIZE);
+  /** The memfd's or anonymous pages; areas this large lie so that both stages can use blocks. */
+  #mapRam(): { hva: Hva; taggedHva: Hva | undefined } {
+    const { plan, mte, backing } = this.setup;
+    const length = plan.ramBytes;
+    const file = backing === 'memfd' ? this.host.createMemfd(length) : undefined;
+    const map = (prot: number): Hva => {
+      const flags = file === undefined ? MapFlag.private | MapFlag.anonymous : MapFlag.shared;
+      const mapped = this.process.mmap({
+        length,
+        prot,
+        flags,
+        ...(file === undefined ? {} : { file }),
+      });
+      if (isRefusal(mapped)) throw new MachineError(`mmap of guest memory: ${errnoName(mapped)}`);
+      return mapped;
+    };
+    const at = map(Prot.read | Prot.write);
     const result = this.vm.setUserMemoryRegion({
       slot: 0,
       flags: 0,
       guestPhysAddr: RAM_BASE,
-      memorySize: ramBytes,
-      userspaceAddr: aligned,
+      memorySize: length,
+      userspaceAddr: at,
     });
     accept('KVM_SET_USER_MEMORY_REGION', result);
-    return aligned;
+    const tagged = file !== undefined && mte;
+    return { hva: at, taggedHva: tagged ? map(Prot.read | Prot.write | Prot.mte) : undefined };
   }
 
   #createVcpus(): Vcpu[] {
@@ -223,7 +250,9 @@ export class Machine {
       },
       write: (address, bytes) => {
         const to = at(address, bytes.length);
-        return to !== undefined && !isRefusal(this.process.memory.write(to, bytes));
+        if (to === undefined || isRefusal(this.process.memory.write(to, bytes))) return false;
+        this.onMemoryWrite(address, bytes.length);
+        return true;
       },
     };
   }
@@ -267,9 +296,7 @@ export class Machine {
    * Runs until the guest powers off or resets, all CPUs wait for the outside, or about
    * `instructions` have run. In between, the machine's state is complete (state/capture.ts).
    */
-  runSlice(
-    instructions = SLICE_INSTRUCTIONS,
-  ): PowerEvent | Extract<Turn, { kind: 'idle' | 'budget' }> {
+  runSlice(instructions = SLICE_INSTRUCTIONS): PowerEvent | Exclude<Turn, { kind: 'exit' }> {
     this.input.pump();
     this.rtc.poll();
     for (;;) {
@@ -379,10 +406,12 @@ export async function runMachine(
     mte: options.mte,
     seed: options.seed,
     realtime: options.realtime,
+    ...(options.backing === undefined ? {} : { backing: options.backing }),
     observer: traceObserver(options),
     transmit: (byte) => output.push(byte),
   });
   machine.paced = options.paced ?? false;
+  const control = new RunControl();
   const stopListening = console.onInput((bytes) => {
     machine.input.push(bytes);
     console.setInputPaused(machine.input.pendingBytes > FEED_HIGH_WATER_BYTES);
@@ -390,24 +419,47 @@ export async function runMachine(
   const finish = (reason: MachineOutcome['reason']): MachineOutcome => {
     output.flush();
     stopListening();
+    control.end(reason);
     return { reason, statistics: machine.statistics(performance.now() - started) };
   };
-  for (;;) {
-    const turn = machine.runSlice();
-    output.flush();
-    if (machine.input.pendingBytes <= FEED_HIGH_WATER_BYTES) console.setInputPaused(false);
-    if (turn === 'power-off') return finish('power-off');
-    if (turn === 'crash') throw new MachineError('the guest reported a crash');
-    if (turn === 'reset') {
-      if (options.onReset === 'exit' || !machine.canBoot) return finish('reset');
-      machine.reset();
-    } else if (turn.kind === 'idle') {
-      machine.skip(await idle(turn.ticks, console.quit));
-    } else {
-      await nextMacrotask();
+  const detach = await options.attach?.(machine, control);
+  try {
+    for (;;) {
+      if (console.quit.aborted) control.leave('quit');
+      if (control.leaving !== undefined) return finish(control.leaving);
+      if (!control.mayRun) {
+        output.flush();
+        await untilChanged(control, console.quit);
+        continue;
+      }
+      const turn = machine.runSlice(control.isShared ? SHARED_SLICE_INSTRUCTIONS : undefined);
+      output.flush();
+      if (machine.input.pendingBytes <= FEED_HIGH_WATER_BYTES) console.setInputPaused(false);
+      if (turn === 'power-off') return finish('power-off');
+      if (turn === 'crash') throw new MachineError('the guest reported a crash');
+      if (turn === 'reset') {
+        if (options.onReset === 'exit' || !machine.canBoot) return finish('reset');
+        machine.reset();
+        control.reset();
+      } else if (turn.kind === 'idle') {
+        machine.skip(await idle(turn.ticks, console.quit));
+      } else if (turn.kind === 'paging') {
+        await untilChanged(control, console.quit);
+      } else {
+        await nextMacrotask();
+      }
     }
-    if (console.quit.aborted) return finish('quit');
+  } finally {
+    await detach?.();
   }
+}
+
+/** Resolves when the machine may have something to do again. */
+async function untilChanged(control: RunControl, quit: AbortSignal): Promise<void> {
+  const wake = (): void => control.wake();
+  quit.addEventListener('abort', wake);
+  await control.changed();
+  quit.removeEventListener('abort', wake);
 }
 
 /** Longest sleep between looks at console input. */

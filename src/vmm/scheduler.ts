@@ -14,6 +14,8 @@ export type Turn =
   | { readonly kind: 'exit'; readonly vcpu: Vcpu; readonly exit: VcpuExit }
   /** Every vCPU waits; `ticks` until a timer wakes one, undefined: only a device can. */
   | { readonly kind: 'idle'; readonly ticks: number | undefined }
+  /** None can run, and one only waits for a page of the VMM's: time must not pass for that. */
+  | { readonly kind: 'paging' }
   /** The instructions asked for have run. */
   | { readonly kind: 'budget' };
 
@@ -29,6 +31,8 @@ export class Scheduler {
    * not pay for a guest that idles. What the guest sees is the same.
    */
   paced = false;
+  /** Whether a vCPU waits for a page that the VMM supplies. */
+  isPaging: () => boolean = () => false;
 
   constructor(
     vcpus: readonly Vcpu[],
@@ -90,6 +94,7 @@ export class Scheduler {
 
   /** Nobody can run: lets time pass up to the first timer, or says how long that is. */
   #idle(): Turn | undefined {
+    if (this.isPaging()) return { kind: 'paging' };
     const device = this.#deviceDeadline();
     let ticks = device;
     for (const vcpu of this.#vcpus) {
