@@ -126,7 +126,8 @@ export class MigrationDestination {
   /** The source of a guest that was never told to run here has kept it, and tries again. */
   #mayBeginAgain(guest: string): boolean {
     const { kind } = this.#phase;
-    return kind === 'waiting' || (kind === 'prepared' && this.#attempt?.guest === guest);
+    const notRun = kind === 'receiving' || kind === 'prepared';
+    return kind === 'waiting' || (notRun && this.#attempt?.guest === guest);
   }
 
   async #converse(talk: Talk, hello: Hello): Promise<MigrationError | undefined> {

@@ -18,7 +18,10 @@ export interface Link {
    * Rejects as `send`. One call at a time.
    */
   receive(): Promise<Uint8Array | undefined>;
-  /** Ends the stream both ways; what was sent before still arrives if the link holds. Idempotent. */
+  /**
+   * Ends the stream both ways; what was sent before still arrives if the link holds. Whoever waits
+   * in `send` or `receive` goes on. May be called again.
+   */
   close(): void;
 }
 

@@ -108,6 +108,10 @@ export class MigrationSource {
       this.#prepare();
       const connection = await this.#connect('migrate');
       await this.#sendMachine(connection);
+      // A log that keeps tags has to be kept for post-copy, too.
+      if (this.#options.mode === 'precopy' || this.#options.tags.policy === 'dirty-log') {
+        this.#dirty.start();
+      }
       if (this.#options.mode === 'precopy') await this.#preCopy(connection);
       await this.#stopAndCopy(connection);
       this.#committed = true;
@@ -177,7 +181,6 @@ export class MigrationSource {
   }
 
   async #preCopy({ inbox }: Connection): Promise<void> {
-    this.#dirty.start();
     await preCopy({
       dirty: this.#dirty,
       sender: this.#sender!,
