@@ -26,7 +26,7 @@ export class Prng {
 
   /** Where the sequence stands: four 32-bit words. */
   save(): readonly [number, number, number, number] {
-    return [this.#a, this.#b, this.#c, this.#d];
+    return [this.#a >>> 0, this.#b >>> 0, this.#c >>> 0, this.#d >>> 0];
   }
 
   /** Goes on with the sequence from where `save` was called. */
