@@ -6,26 +6,23 @@
  * mmio.c.
  */
 import { brkEsr, type LoadStoreSyndrome, softwareStepEsr } from '../arm/syndrome.ts';
-import { features, type SystemRegister, slotOf, systemRegister } from '../arm/sysreg/index.ts';
+import { features, type SystemRegister } from '../arm/sysreg/index.ts';
 import { assertNever, type Hva, type Ipa } from '../base/index.ts';
 import * as S from '../engine/state.ts';
 import { Errno, isRefusal, type Refusal, refuse } from '../host/index.ts';
 import { CpuContext, type Hypervisor } from '../machine/context.ts';
-import type { Core, CoreExit } from '../machine/core.ts';
+import type { CoreExit } from '../machine/core.ts';
 import { takeAbort, takeException, Vector } from '../machine/exceptions.ts';
 import { loadStoreSyndrome } from '../machine/load-store-syndrome.ts';
-import type { FaultRecord } from '../machine/mmu.ts';
-import { packPstate, unpackPstate } from '../machine/pstate.ts';
+import type { FaultRecord, MmuFeatures } from '../machine/mmu.ts';
 import { type AbortOutcome, handleGuestAbort } from './fault.ts';
 import type { HypercallAction } from './hypercall.ts';
 import type { KvmVm } from './kvm-vm.ts';
-import { getOneReg, getRegList, setOneReg } from './one-reg.ts';
 import {
   checkVcpuInit,
   finalizeVcpuRegisters,
   psciVersion,
   resetVcpuRegisters,
-  type VcpuRegisters,
 } from './registers.ts';
 import { handleHypercall } from './smccc.ts';
 import { VcpuTimers } from './timer.ts';
@@ -38,48 +35,11 @@ import {
   KVM_MP_STATE_STOPPED,
   type KvmVcpuInit,
 } from './uapi.ts';
+import type { VcpuExit } from './vcpu-exit.ts';
+import { VcpuMmio } from './vcpu-mmio.ts';
+import { VcpuState } from './vcpu-state.ts';
 
-/** Why KVM_RUN returned: `struct kvm_run`, as a union. */
-export type VcpuExit =
-  /** KVM_EXIT_MMIO. For a load, fill `data` before the next run. */
-  | {
-      readonly kind: 'mmio';
-      readonly ipa: Ipa;
-      readonly isWrite: boolean;
-      readonly size: 1 | 2 | 4 | 8;
-      /** The value stored, or to be loaded, unsigned. */
-      data: bigint;
-    }
-  /** KVM_EXIT_SYSTEM_EVENT; `type` is a KVM_SYSTEM_EVENT number. */
-  | { readonly kind: 'system-event'; readonly type: number; readonly data: readonly bigint[] }
-  /** KVM_EXIT_HYPERCALL: a call that the SMCCC filter sends to the VMM. */
-  | { readonly kind: 'hypercall'; readonly functionId: number; readonly flags: bigint }
-  /** KVM_EXIT_DEBUG: a step or a BRK that `setGuestDebug` asked for. */
-  | { readonly kind: 'debug'; readonly esr: bigint }
-  /** KVM_EXIT_ARM_NISV. */
-  | { readonly kind: 'nisv'; readonly ipa: Ipa; readonly esrIss: number }
-  /** KVM_RUN = -1, EINTR: `immediateExit` was set. */
-  | { readonly kind: 'interrupted' }
-  /** The turn is over; run it again. */
-  | { readonly kind: 'preempted' }
-  /** The vCPU waits (WFI, a page of the host, or it is off); run it again when `runnable`. */
-  | { readonly kind: 'blocked' }
-  /**
-   * A page of the VMM is missing that the VMM itself supplies (userfaultfd,
-   * `AddressSpace.awaited`); run it again when `runnable`. Linux hides it: the thread of the vCPU
-   * sleeps.
-   */
-  | { readonly kind: 'userfault'; readonly hva: Hva }
-  /** The vCPU spins (WFE, YIELD): the turn is another's. */
-  | { readonly kind: 'yielded' }
-  /** KVM_RUN = -1 with this errno. */
-  | { readonly kind: 'error'; readonly errno: Errno };
-
-/** A load or store that the VMM carries out. */
-interface PendingMmio {
-  readonly exit: Extract<VcpuExit, { kind: 'mmio' }>;
-  readonly access: LoadStoreSyndrome;
-}
+export type { VcpuExit } from './vcpu-exit.ts';
 
 /** ESR_ELx.ISS of a data abort: WnR. */
 const WNR = 1 << 6;
@@ -92,10 +52,17 @@ const INTERRUPTED: VcpuExit = { kind: 'interrupted' };
 /** Answers that are the scheduler's business and no exits of the guest's. */
 const TURN_ENDS: readonly VcpuExit['kind'][] = ['preempted', 'blocked', 'yielded', 'interrupted'];
 
-/** Aff3 in 39:32, Aff2:Aff1:Aff0 in 23:0. */
-const AFFINITY_MASK = 0xff00ffffffn;
-const SP_EL0_INDEX = S.SYSREG / 8 + systemRegister('SP_EL0').slot;
-const SP_EL1_INDEX = S.SYSREG / 8 + systemRegister('SP_EL1').slot;
+/** What of the architecture the walker may use for a guest's stage 1. */
+const mmuFeatures: Partial<MmuFeatures> = {
+  paBits: features.paBits,
+  hafdbs: features.HAFDBS,
+  hpds: features.HPDS,
+  pan3: features.PAN3,
+  xnx: features.XNX,
+  e0pd: features.E0PD,
+  tbid: features.PAuth,
+  ttst: features.TTST,
+};
 
 /** Counts since the vCPU was made. */
 export interface VcpuStatistics {
@@ -104,8 +71,7 @@ export interface VcpuStatistics {
   readonly exitsByReason: Record<string, number>;
 }
 
-export class Vcpu implements VcpuRegisters, Hypervisor {
-  readonly vcpuId: number;
+export class Vcpu extends VcpuState implements Hypervisor {
   /** Position among the VM's vCPUs. */
   readonly index: number;
   readonly timers: VcpuTimers;
@@ -118,154 +84,38 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
    * Makes the next run return before the guest executes anything. Linux: kvm_run.immediate_exit.
    */
   immediateExit = false;
-  initialized = false;
-  features = 0;
   poweredOff = false;
   readonly #vm: KvmVm;
-  readonly #core: Core;
-  readonly #context: CpuContext;
+  readonly #mmio = new VcpuMmio();
   #waiting = false;
   /** The page of the VMM that this vCPU touched and that is on its way. */
   #awaited: Hva | undefined;
   #hasRun = false;
-  #mmio: PendingMmio | undefined;
 
   /** Called by `KvmVm.createVcpu`. */
   constructor(vm: KvmVm, options: { id: number; index: number; contextIndex: number }) {
-    this.#vm = vm;
-    this.vcpuId = options.id;
-    this.index = options.index;
-    this.#core = vm.kvm.core;
-    const { stage2 } = vm.vm;
-    this.#context = new CpuContext(vm.kvm.host.memory, {
+    const { core, host } = vm.kvm;
+    const { stage2, mte } = vm.vm;
+    const hypervisor: Hypervisor = {
+      readRegister: (register) => this.readRegister(register),
+      writeRegister: (register, value) => this.writeRegister(register, value),
+    };
+    const context = new CpuContext(host.memory, {
       index: options.contextIndex,
-      hypervisor: this,
-      features: {
-        paBits: features.paBits,
-        hafdbs: features.HAFDBS,
-        hpds: features.HPDS,
-        pan3: features.PAN3,
-        xnx: features.XNX,
-        e0pd: features.E0PD,
-        tbid: features.PAuth,
-        ttst: features.TTST,
-        fwb: stage2.fwb,
-      },
+      hypervisor,
+      features: { ...mmuFeatures, fwb: stage2.fwb },
     });
-    this.#context.mte = vm.vm.mte;
-    this.#context.vmid = stage2.vmid;
-    this.#context.reset();
-    this.#context.mmu.setStage2({ hcr: stage2.hcr, vtcr: stage2.vtcr, vttbr: stage2.vttbr });
-    this.#core.tlbs.register(this.#context);
+    super({ vcpuId: options.id, vm: vm.registers, core, context });
+    this.#vm = vm;
+    this.index = options.index;
+    context.mte = mte;
+    context.vmid = stage2.vmid;
+    context.reset();
+    context.mmu.setStage2({ hcr: stage2.hcr, vtcr: stage2.vtcr, vttbr: stage2.vttbr });
+    core.tlbs.register(context);
     this.timers = new VcpuTimers(vm.timers, this.index, (index, intid, level) =>
       vm.vgic?.setPpi(index, intid, level),
     );
-  }
-
-  get vm(): KvmVm['registers'] {
-    return this.#vm.registers;
-  }
-
-  /** Affinity fields of MPIDR_EL1. */
-  get affinity(): bigint {
-    // Fixed since KVM_ARM_VCPU_INIT, so the copy is right also while the vCPU is loaded.
-    return this.#context.savedU64[S.SYSREG / 8 + slotOf.MPIDR_EL1]! & AFFINITY_MASK;
-  }
-
-  // ---- registers ------------------------------------------------------------------------------
-
-  /** The state as 64-bit words: live when the core has this vCPU loaded, else its copy. */
-  #words(): BigUint64Array {
-    this.#core.unload();
-    return this.#context.savedU64;
-  }
-
-  readX(n: number): bigint {
-    return this.#words()[S.X / 8 + n]!;
-  }
-
-  writeX(n: number, value: bigint): void {
-    this.#words()[S.X / 8 + n] = value;
-  }
-
-  #spIndex(el: 0 | 1): number {
-    const s = this.#context.savedI32;
-    const current = s[S.EL / 4] === 1 && s[S.PSTATE_SPSEL / 4] === 1 ? 1 : 0;
-    if (el === current) return S.SP / 8;
-    return el === 0 ? SP_EL0_INDEX : SP_EL1_INDEX;
-  }
-
-  readSp(el: 0 | 1): bigint {
-    const words = this.#words();
-    return words[this.#spIndex(el)]!;
-  }
-
-  writeSp(el: 0 | 1, value: bigint): void {
-    const words = this.#words();
-    words[this.#spIndex(el)] = value;
-  }
-
-  readPc(): bigint {
-    return this.#words()[S.PC / 8]!;
-  }
-
-  writePc(value: bigint): void {
-    this.#words()[S.PC / 8] = value;
-  }
-
-  readPstate(): bigint {
-    this.#words();
-    return BigInt(packPstate(this.#context.savedI32) >>> 0);
-  }
-
-  writePstate(value: bigint): void {
-    const sps = [this.readSp(0), this.readSp(1)] as const;
-    const s = this.#context.savedI32;
-    const word = Number(BigInt.asIntN(32, value));
-    unpackPstate(s, word);
-    s[S.EL / 4] = (word >> 2) & 1;
-    s[S.PSTATE_SPSEL / 4] = word & 1;
-    this.writeSp(0, sps[0]);
-    this.writeSp(1, sps[1]);
-  }
-
-  readV(n: number): bigint {
-    const words = this.#words();
-    return (words[S.V / 8 + 2 * n + 1]! << 64n) | words[S.V / 8 + 2 * n]!;
-  }
-
-  writeV(n: number, value: bigint): void {
-    const words = this.#words();
-    words[S.V / 8 + 2 * n] = BigInt.asUintN(64, value);
-    words[S.V / 8 + 2 * n + 1] = BigInt.asUintN(64, value >> 64n);
-  }
-
-  readSlot(slot: number): bigint {
-    return this.#words()[S.SYSREG / 8 + slot]!;
-  }
-
-  writeSlot(slot: number, value: bigint): void {
-    const words = this.#words();
-    const at = S.SYSREG / 8 + slot;
-    if (words[at] === value) return;
-    words[at] = value;
-    // Translations made under the old value must not outlive it.
-    this.#core.tlbs.flush(this.#context);
-  }
-
-  /** KVM_GET_ONE_REG. */
-  getOneReg(id: bigint): bigint | Refusal {
-    return getOneReg(this, id);
-  }
-
-  /** KVM_SET_ONE_REG. */
-  setOneReg(id: bigint, value: bigint): 0 | Refusal {
-    return setOneReg(this, id, value);
-  }
-
-  /** KVM_GET_REG_LIST. */
-  getRegList(request: Parameters<typeof getRegList>[1]): ReturnType<typeof getRegList> {
-    return getRegList(this, request);
   }
 
   /** KVM_ENABLE_CAP on a vCPU: there is none. */
@@ -291,13 +141,13 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
   }
 
   #reset(): void {
-    this.#core.unload();
+    this.core.unload();
     resetVcpuRegisters(this);
-    this.#context.savedI32[S.MONITOR_ADDRESS / 4] = 0;
-    this.#core.tlbs.flush(this.#context);
+    this.context.savedI32[S.MONITOR_ADDRESS / 4] = 0;
+    this.core.tlbs.flush(this.context);
     this.#waiting = false;
     this.#awaited = undefined;
-    this.#mmio = undefined;
+    this.#mmio.abandon();
     // ID registers of a VM that has run do not wait for the first run again.
     if (this.#hasRun) this.#finalize();
   }
@@ -366,7 +216,7 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
   #updateLines(): void {
     const { vgic } = this.#vm;
     if (vgic === undefined) return;
-    this.#core.setInterruptLines(this.#context, {
+    this.core.setInterruptLines(this.context, {
       irq: vgic.irqPending(this.index),
       fiq: vgic.fiqPending(this.index),
     });
@@ -374,8 +224,8 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
 
   /** Stage 2 lost translations: nothing derived from it may be used. */
   stage2Changed(): void {
-    this.#context.mmu.invalidateStage2();
-    this.#core.tlbs.flush(this.#context);
+    this.context.mmu.invalidateStage2();
+    this.core.tlbs.flush(this.context);
   }
 
   /**
@@ -394,7 +244,7 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     }
     this.#vm.isRunning = true;
     // The guest is entered by an exception return. Arm: AArch64.ExceptionReturn().
-    this.#core.s[S.MONITOR_ADDRESS / 4] = 0;
+    this.core.s[S.MONITOR_ADDRESS / 4] = 0;
     const exit = this.#loop(budget);
     this.#vm.isRunning = false;
     if (!TURN_ENDS.includes(exit.kind)) this.#count(exit.kind);
@@ -427,9 +277,9 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
         this.#waiting = false;
       }
       if (left <= 0) return PREEMPTED;
-      const before = this.#core.executed;
+      const before = this.core.executed;
       const answer = this.#runSlice(this.#slice(left));
-      const executed = this.#core.executed - before;
+      const executed = this.core.executed - before;
       // An exit costs something too: a guest that only faults must not keep the turn for ever.
       left -= Math.max(1, executed);
       this.statistics.instructionCount += executed;
@@ -443,10 +293,10 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
    * which pages are there already: a restored machine, with none, runs as the one that was saved.
    */
   #runSlice(budget: number): VcpuExit | undefined {
-    const end = this.#core.executed + budget;
+    const end = this.core.executed + budget;
     for (;;) {
       // Behind the end, the faulting instruction and those up to the next branch are still due.
-      const exit = this.#core.run(this.#context, Math.max(1, end - this.#core.executed));
+      const exit = this.core.run(this.context, Math.max(1, end - this.core.executed));
       const answer = this.#settle(exit);
       if (answer !== 'again') return answer;
     }
@@ -498,22 +348,22 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
     const known = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP;
     if ((control & ~known) !== 0) return refuse(Errno.EINVAL);
     const on = (control & KVM_GUESTDBG_ENABLE) !== 0;
-    this.#context.debugStep = on && (control & KVM_GUESTDBG_SINGLESTEP) !== 0;
-    this.#context.debugBrk = on && (control & KVM_GUESTDBG_USE_SW_BP) !== 0;
+    this.context.debugStep = on && (control & KVM_GUESTDBG_SINGLESTEP) !== 0;
+    this.context.debugBrk = on && (control & KVM_GUESTDBG_USE_SW_BP) !== 0;
     return 0;
   }
 
   /** ESR_EL2 as KVM reports it: a BRK with its immediate, or a software step. */
   #debugExit(): VcpuExit {
-    if (this.#context.debugStep) return { kind: 'debug', esr: softwareStepEsr(true) };
-    const immediate = (this.#core.opcode() >>> 5) & 0xffff;
+    if (this.context.debugStep) return { kind: 'debug', esr: softwareStepEsr(true) };
+    const immediate = (this.core.opcode() >>> 5) & 0xffff;
     return { kind: 'debug', esr: brkEsr(immediate) };
   }
 
   // ---- hypercalls -----------------------------------------------------------------------------
 
   #hypercall(exit: Extract<CoreExit, { kind: 'call' }>): VcpuExit | undefined {
-    const registers = this.#core.memory.u64.subarray(S.X / 8, S.X / 8 + 31);
+    const registers = this.core.memory.u64.subarray(S.X / 8, S.X / 8 + 31);
     const call = {
       conduit: exit.call,
       immediate: exit.immediate,
@@ -593,7 +443,7 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
         this.#count('memory');
         return 'again';
       case 'skip':
-        this.#core.advancePc();
+        this.core.advancePc();
         return undefined;
       case 'mmio':
         return this.#startMmio(outcome.ipa, access!, fault.write);
@@ -603,7 +453,7 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
         this.#injectAbort(outcome);
         return undefined;
       case 'inject-serror':
-        takeException(this.#core, Vector.sError, (0x2f << 26) | (1 << 25));
+        takeException(this.core, Vector.sError, (0x2f << 26) | (1 << 25));
         return undefined;
       case 'wait':
         this.#awaited = outcome.hva;
@@ -620,64 +470,36 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
 
   /** Linux: inject_abt64(). */
   #injectAbort(abort: Extract<AbortOutcome, { kind: 'inject-abort' }>): void {
-    const fromEl0 = this.#core.s[S.EL / 4] === 0;
+    const fromEl0 = this.core.s[S.EL / 4] === 0;
     const ec = (abort.fetch ? 0x20 : 0x24) + (fromEl0 ? 0 : 1);
     const high = Number(BigInt.asIntN(32, abort.far >> 32n));
     const low = Number(BigInt.asIntN(32, abort.far));
-    this.#core.countInstruction();
-    takeAbort(this.#core, (ec << 26) | (1 << 25) | abort.fsc, high, low);
+    this.core.countInstruction();
+    takeAbort(this.core, (ec << 26) | (1 << 25) | abort.fsc, high, low);
   }
 
   #startMmio(ipa: Ipa, access: LoadStoreSyndrome, isWrite: boolean): VcpuExit | undefined {
-    const size = (1 << access.sas) as 1 | 2 | 4 | 8;
-    const { u64 } = this.#core.memory;
-    const stored = access.srt === 31 ? 0n : u64[S.X / 8 + access.srt]!;
-    const data = isWrite ? BigInt.asUintN(8 * size, stored) : 0n;
-    const exit: PendingMmio['exit'] = { kind: 'mmio', ipa, isWrite, size, data };
-    const { vgic } = this.#vm;
-    this.#mmio = { exit, access };
-    if (vgic?.contains(ipa) !== true) {
-      this.#vm.observer.exit?.(
-        this.index,
-        'mmio',
-        `${isWrite ? 'write' : 'read'} 0x${ipa.toString(16)} size=${size}${
-          isWrite ? ` data=0x${data.toString(16)}` : ''
-        }`,
-      );
-      return exit;
+    const { vgic, observer } = this.#vm;
+    const exit = this.#mmio.begin(this.core.memory.u64, { ipa, access, isWrite, vgic });
+    if (exit === undefined) {
+      this.#count('gic');
+      this.core.advancePc();
+      return undefined;
     }
-    this.#count('gic');
-    if (isWrite) {
-      vgic.write(
-        ipa,
-        size,
-        Number(BigInt.asIntN(32, data)),
-        Number(BigInt.asIntN(32, data >> 32n)),
-      );
-    } else {
-      exit.data = vgic.read(ipa, size);
-    }
-    this.#finishMmio(this.#core.memory.u64);
-    this.#core.advancePc();
-    return undefined;
-  }
-
-  /** The load's result goes to its register. Linux: kvm_handle_mmio_return(). */
-  #finishMmio(words: BigUint64Array): void {
-    const pending = this.#mmio;
-    this.#mmio = undefined;
-    if (pending === undefined || pending.exit.isWrite) return;
-    const { access, exit } = pending;
-    if (access.srt === 31) return;
-    let value = BigInt.asUintN(8 * exit.size, exit.data);
-    if (access.sse) value = BigInt.asUintN(64, BigInt.asIntN(8 * exit.size, value));
-    words[S.X / 8 + access.srt] = access.sf ? value : BigInt.asUintN(32, value);
+    const stored = isWrite ? ` data=0x${exit.data.toString(16)}` : '';
+    const direction = isWrite ? 'write' : 'read';
+    observer.exit?.(
+      this.index,
+      'mmio',
+      `${direction} 0x${ipa.toString(16)} size=${exit.size}${stored}`,
+    );
+    return exit;
   }
 
   #completeMmio(): void {
-    if (this.#mmio === undefined) return;
-    const words = this.#words();
-    this.#finishMmio(words);
+    if (!this.#mmio.isPending) return;
+    const words = this.words();
+    this.#mmio.complete(words);
     words[S.PC / 8] = BigInt.asUintN(64, words[S.PC / 8]! + 4n);
   }
 
@@ -714,9 +536,9 @@ export class Vcpu implements VcpuRegisters, Hypervisor {
   }
 
   destroy(): void {
-    this.#core.unload();
-    this.#core.tlbs.unregister(this.#context);
-    this.#vm.kvm.releaseContextIndex(this.#context.index);
+    this.core.unload();
+    this.core.tlbs.unregister(this.context);
+    this.#vm.kvm.releaseContextIndex(this.context.index);
   }
 }
 
