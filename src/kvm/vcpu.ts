@@ -52,6 +52,12 @@ const INTERRUPTED: VcpuExit = { kind: 'interrupted' };
 /** Answers that are the scheduler's business and no exits of the guest's. */
 const TURN_ENDS: readonly VcpuExit['kind'][] = ['preempted', 'blocked', 'yielded', 'interrupted'];
 
+/**
+ * Pages brought in for one instruction before others get their turn: more than any needs, unless the
+ * host takes away what it gives.
+ */
+const FAULTS_IN_VAIN_MAX = 64;
+
 /** What of the architecture the walker may use for a guest's stage 1. */
 const mmuFeatures: Partial<MmuFeatures> = {
   paBits: features.paBits,
@@ -294,12 +300,15 @@ export class Vcpu extends VcpuState implements Hypervisor {
    */
   #runSlice(budget: number): VcpuExit | undefined {
     const end = this.core.executed + budget;
-    for (;;) {
+    for (let faults = 0; faults < FAULTS_IN_VAIN_MAX; faults++) {
+      const before = this.core.executed;
       // Behind the end, the faulting instruction and those up to the next branch are still due.
-      const exit = this.core.run(this.context, Math.max(1, end - this.core.executed));
+      const exit = this.core.run(this.context, Math.max(1, end - before));
       const answer = this.#settle(exit);
       if (answer !== 'again') return answer;
+      if (this.core.executed > before) faults = 0;
     }
+    return undefined;
   }
 
   /** Instructions until the budget or the next timer interrupt, whichever is first. */
