@@ -3,6 +3,7 @@ export { AddressSpace, type MmuNotifier, type UserPage } from './address-space.t
 export { type Area, type Backing, VmFlag } from './area.ts';
 export { BuddyAllocator, MAX_ORDER } from './buddy.ts';
 export * from './errno.ts';
+export { EventFd, type EventFdWatcher } from './eventfd.ts';
 export {
   DEV_ZERO,
   type DeviceFile,
