@@ -7,7 +7,6 @@
 import {
   assert,
   assertNever,
-  BLOCK_SIZE,
   type Hva,
   hva,
   type Ipa,
@@ -63,6 +62,7 @@ import type {
   MachineOutcome,
   MachineStatistics,
 } from './machine-options.ts';
+import type { Time } from './migration/link.ts';
 import { MmioBus } from './mmio-bus.ts';
 import { RunControl } from './monitor/run-control.ts';
 import { Scheduler, type Turn } from './scheduler.ts';
@@ -321,6 +321,11 @@ export class Machine {
             .readPc()
             .toString(16)}`,
         );
+      case 'memory-fault':
+        throw new MachineError(
+          `vCPU ${vcpu.index}: the guest used tags of memory that has none, ` +
+            `at 0x${exit.ipa.toString(16)}, pc 0x${vcpu.readPc().toString(16)}`,
+        );
       case 'debug':
       case 'nisv':
       case 'hypercall':
@@ -393,6 +398,16 @@ function accept(call: string, result: number): void {
 }
 
 const nextMacrotask = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** The time of this process, for what goes on beside a machine: migrations. */
+export const processTime: Time = {
+  nowMs: () => performance.now(),
+  after: (ms, action) => {
+    const timer = setTimeout(action, ms);
+    return () => clearTimeout(timer);
+  },
+  turn: nextMacrotask,
+};
 
 /** Boots a VM and resolves when it has ended; see `RunMachine`. Throws `MachineError`. */
 export async function runMachine(

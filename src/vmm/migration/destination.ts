@@ -155,7 +155,7 @@ export class MigrationDestination {
     if (this.#phase.kind === 'prepared') await this.#awaitRun(talk);
     if (this.#phase.kind === 'paused') this.#goOn();
     if (this.#phase.kind === 'post-copy') await this.#receiveMissing(talk);
-    await inbox.expect('bye', Number.POSITIVE_INFINITY);
+    await inbox.expect('bye');
   }
 
   #statusFor({ purpose, session }: Hello): Welcome['status'] {
@@ -182,7 +182,7 @@ export class MigrationDestination {
     if (difference !== undefined) throw new MigrationError('machine', difference);
     this.#begin({ session, guest, mode });
     await channel.send({ kind: 'accept' });
-    const { stateBytes, running } = await inbox.expect('complete', Number.POSITIVE_INFINITY);
+    const { stateBytes, running } = await inbox.expect('complete');
     const { state } = this.#attempt!;
     if (state.length !== stateBytes) {
       throw new MigrationError(
@@ -262,7 +262,7 @@ export class MigrationDestination {
   }
 
   async #awaitRun({ channel, inbox }: Talk): Promise<void> {
-    await inbox.expect('run', Number.POSITIVE_INFINITY);
+    await inbox.expect('run');
     const postCopy = this.#attempt!.missing !== undefined;
     this.#enter({ kind: postCopy ? 'post-copy' : 'completed' });
     if (!postCopy) this.#attempt!.tags.close();
@@ -276,7 +276,7 @@ export class MigrationDestination {
     const { missing, tags } = this.#attempt!;
     const waiting = missing!.awaited();
     if (waiting.length > 0) await channel.send({ kind: 'request', pages: waiting });
-    await inbox.expect('end', Number.POSITIVE_INFINITY);
+    await inbox.expect('end');
     if (missing!.missingCount > 0) {
       throw new MigrationError(
         'protocol',

@@ -46,10 +46,11 @@ export class Inbox {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  /** The next message, which must be of `kind` and come within `ms`. */
+  /** The next message, which must be of `kind` and come within `ms`, if a time is given. */
   async expect<K extends MessageKind>(kind: K, ms: number): Promise<Extract<Message, { kind: K }>> {
     const what = `'${kind}' from ${this.#channel.peer}`;
-    const message = await withDeadline(this.#time, { ms, what }, this.next());
+    const next = this.next();
+    const message = await (ms === undefined ? next : withDeadline(this.#time, { ms, what }, next));
     if (message.kind === kind) return message as Extract<Message, { kind: K }>;
     throw unexpected(message, `'${kind}'`);
   }

@@ -1,0 +1,191 @@
+/**
+ * Links over TCP, in the clear on loopback and with TLS elsewhere: `connectTcp` makes one, a
+ * `TcpListener` takes them. What Node reports as errors of a socket becomes `MigrationError` 'link'.
+ */
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { connect as connectTls, createServer as createTlsServer, type TLSSocket } from 'node:tls';
+import { addressText, requireLoopback, type TcpAddress } from './address.ts';
+import type { Link } from './link.ts';
+import { MigrationError } from './migration-error.ts';
+import { clientOptions, serverOptions, type TlsCredentials } from './tls.ts';
+
+export interface TcpOptions extends TcpAddress {
+  /** Needed wherever the address is not loopback. */
+  readonly tls?: TlsCredentials;
+}
+
+/** To make a connection, TLS included. */
+const CONNECT_MS = 10_000;
+/** After the end was sent: for the peer to take what is under way. */
+const LINGER_MS = 2_000;
+/** Bytes received and not asked for at which the sender is held back. */
+const READ_AHEAD_BYTES = 1024 * 1024;
+
+/** A link to `address`. Rejects with `MigrationError` 'address' or 'link'. */
+export async function connectTcp(options: TcpOptions): Promise<Link> {
+  const { host, port, tls } = options;
+  if (tls === undefined) requireLoopback(options);
+  const peer = addressText(options);
+  const target = { host, port, highWaterMark: READ_AHEAD_BYTES };
+  const socket =
+    tls === undefined ? connect(target) : connectTls({ ...target, ...clientOptions(tls) });
+  await established(socket, tls === undefined ? 'connect' : 'secureConnect', peer);
+  return new SocketLink(socket, peer);
+}
+
+function established(socket: Socket, event: string, peer: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const fail = (reason: string): void => {
+      socket.destroy();
+      reject(new MigrationError('link', `${peer}: ${reason}`));
+    };
+    socket.setTimeout(CONNECT_MS, () => fail(`no connection within ${CONNECT_MS} ms`));
+    socket.once('error', (error) => fail(reasonOf(error)));
+    socket.once(event, () => {
+      socket.setTimeout(0);
+      socket.removeAllListeners('error');
+      socket.removeAllListeners('timeout');
+      resolve();
+    });
+  });
+}
+
+/** Takes links on an address until it is closed. */
+export class TcpListener {
+  readonly #server: Server;
+  readonly #links = new Set<SocketLink>();
+
+  private constructor(server: Server) {
+    this.#server = server;
+  }
+
+  /** Listens and gives each link to `onLink`. Rejects with `MigrationError` 'address' or 'link'. */
+  static async listen(options: TcpOptions, onLink: (link: Link) => void): Promise<TcpListener> {
+    const { host, port, tls } = options;
+    if (tls === undefined) requireLoopback(options);
+    const server =
+      tls === undefined
+        ? createServer({ highWaterMark: READ_AHEAD_BYTES })
+        : createTlsServer(serverOptions(tls));
+    const listener = new TcpListener(server);
+    server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket | TLSSocket) =>
+      listener.#take(socket, onLink),
+    );
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (error) =>
+        reject(new MigrationError('link', `${addressText(options)}: ${reasonOf(error)}`)),
+      );
+      server.listen({ host, port }, resolve);
+    });
+    server.removeAllListeners('error');
+    // A connection that fails before it is one concerns nobody.
+    server.on('error', () => {});
+    return listener;
+  }
+
+  /** Where it listens: the port that was free, if none was named. */
+  get address(): TcpAddress {
+    const address = this.#server.address();
+    if (address === null || typeof address === 'string') return { host: '', port: 0 };
+    return { host: address.address, port: address.port };
+  }
+
+  /** Takes no further links and ends those there are. */
+  close(): void {
+    this.#server.close();
+    for (const link of this.#links) link.close();
+  }
+
+  #take(socket: Socket, onLink: (link: Link) => void): void {
+    const host = socket.remoteAddress ?? 'somebody who is gone';
+    const link = new SocketLink(socket, addressText({ host, port: socket.remotePort ?? 0 }));
+    this.#links.add(link);
+    socket.once('close', () => this.#links.delete(link));
+    onLink(link);
+  }
+}
+
+/** A connected socket as a link. */
+class SocketLink implements Link {
+  readonly peer: string;
+  readonly #socket: Socket;
+  readonly #chunks: Uint8Array[] = [];
+  #bytes = 0;
+  #failure: MigrationError | undefined;
+  #ended = false;
+  #wake: (() => void) | undefined;
+
+  constructor(socket: Socket, peer: string) {
+    this.peer = peer;
+    this.#socket = socket;
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, 5_000);
+    socket.on('data', (chunk) => this.#received(chunk));
+    socket.on('end', () => this.#over());
+    socket.on('close', () => this.#over());
+    socket.on('error', (error) => {
+      this.#failure ??= new MigrationError('link', `${peer}: ${reasonOf(error)}`);
+      this.#over();
+    });
+  }
+
+  send(bytes: Uint8Array): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#ended) {
+        reject(this.#failure ?? new MigrationError('link', `${this.peer} closed the link`));
+        return;
+      }
+      // Called back when the bytes are the kernel's: then there is room for more.
+      this.#socket.write(bytes, (error) => {
+        if (error === null || error === undefined) resolve();
+        else
+          reject(this.#failure ?? new MigrationError('link', `${this.peer}: ${reasonOf(error)}`));
+      });
+    });
+  }
+
+  async receive(): Promise<Uint8Array | undefined> {
+    for (;;) {
+      const chunk = this.#chunks.shift();
+      if (chunk !== undefined) {
+        this.#bytes -= chunk.length;
+        if (this.#socket.isPaused() && this.#bytes < READ_AHEAD_BYTES) this.#socket.resume();
+        return chunk;
+      }
+      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#ended) return undefined;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  close(): void {
+    this.#over();
+    if (this.#socket.destroyed) return;
+    this.#socket.resume();
+    this.#socket.end();
+    const linger = setTimeout(() => this.#socket.destroy(), LINGER_MS);
+    linger.unref();
+    this.#socket.once('close', () => clearTimeout(linger));
+  }
+
+  #received(chunk: Uint8Array): void {
+    if (this.#ended) return;
+    this.#chunks.push(chunk);
+    this.#bytes += chunk.length;
+    if (this.#bytes >= READ_AHEAD_BYTES) this.#socket.pause();
+    this.#wake?.();
+  }
+
+  #over(): void {
+    this.#ended = true;
+    this.#wake?.();
+  }
+}
+
+/** What went wrong, as the operating system calls it where it does. */
+function reasonOf(error: Error): string {
+  const code = 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+  return code === undefined ? error.message : `${code.toLowerCase()} (${error.message})`;
+}

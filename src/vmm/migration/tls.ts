@@ -1,0 +1,99 @@
+/**
+ * Mutual authentication for links that leave the machine: TLS 1.3 with a pre-shared key or with
+ * certificates of an authority of one's own, through Node's `tls`. Reads the files, checks them, and
+ * gives options for both ends; `tcp.ts` makes the connections.
+ *
+ * A key file holds lines `identity:hexadecimal key`, as GnuTLS's psktool and QEMU's tls-creds-psk
+ * have it; the first line counts. A folder of certificates holds QEMU's names: ca-cert.pem, and
+ * server-cert.pem with server-key.pem or client-cert.pem with client-key.pem.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ConnectionOptions, TlsOptions } from 'node:tls';
+import { MigrationError } from './migration-error.ts';
+
+/** How the peer is known. */
+export type TlsCredentials =
+  | { readonly kind: 'psk'; readonly identity: string; readonly key: Uint8Array }
+  | {
+      readonly kind: 'certificates';
+      readonly ca: string;
+      readonly certificate: string;
+      readonly key: string;
+    };
+
+export type TlsEnd = 'client' | 'server';
+
+/** Pre-shared keys go with the hash of the suite: SHA-256. */
+const PSK_CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256';
+const KEY_BYTES_MIN = 16;
+
+/** The credentials in a key file. Throws `MigrationError` 'address'. */
+export function readPsk(path: string): TlsCredentials {
+  const [line = ''] = readText(path).split('\n');
+  const match = /^([^:\s]{1,128}):([0-9a-fA-F]+)\s*$/.exec(line);
+  const key = Buffer.from(match?.[2] ?? '', 'hex');
+  if (match === null || key.length < KEY_BYTES_MIN || key.length * 2 !== match[2]!.length) {
+    throw new MigrationError(
+      'address',
+      `${path}: the first line is not identity:key with a key of at least ${2 * KEY_BYTES_MIN} ` +
+        'hexadecimal digits',
+    );
+  }
+  return { kind: 'psk', identity: match[1]!, key };
+}
+
+/** The credentials of one end in a folder. Throws `MigrationError` 'address'. */
+export function readCertificates(folder: string, end: TlsEnd): TlsCredentials {
+  return {
+    kind: 'certificates',
+    ca: readText(join(folder, 'ca-cert.pem')),
+    certificate: readText(join(folder, `${end}-cert.pem`)),
+    key: readText(join(folder, `${end}-key.pem`)),
+  };
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
+    throw new MigrationError('address', `${path}: cannot be read (${code})`);
+  }
+}
+
+export function clientOptions(credentials: TlsCredentials): ConnectionOptions {
+  if (credentials.kind === 'certificates') return certificateOptions(credentials);
+  const { identity, key } = credentials;
+  return {
+    minVersion: 'TLSv1.3',
+    ciphers: PSK_CIPHERS,
+    pskCallback: () => ({ psk: key, identity }),
+    // Who has the key is the server.
+    checkServerIdentity: () => undefined,
+  };
+}
+
+export function serverOptions(credentials: TlsCredentials): TlsOptions {
+  if (credentials.kind === 'certificates') {
+    return { ...certificateOptions(credentials), requestCert: true, rejectUnauthorized: true };
+  }
+  const { identity, key } = credentials;
+  return {
+    minVersion: 'TLSv1.3',
+    ciphers: PSK_CIPHERS,
+    pskCallback: (_socket, offered) => (offered === identity ? key : null),
+  };
+}
+
+const certificateOptions = ({
+  ca,
+  certificate,
+  key,
+}: Extract<TlsCredentials, { kind: 'certificates' }>) => ({
+  minVersion: 'TLSv1.3' as const,
+  ca,
+  cert: certificate,
+  key,
+  rejectUnauthorized: true,
+});
