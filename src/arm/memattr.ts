@@ -47,12 +47,16 @@ export const Stage2MemAttr = {
   normalNC: 0b0101,
   /** Normal Write-Back: the stage-1 attributes stay in force, Tagged included. */
   normal: 0b1111,
+  /** FEAT_MTE_PERM: Normal Write-Back, tags withheld. */
+  noTagAccess: 0b0100,
   /** HCR_EL2.FWB = 1. */
   fwbDeviceNGnRE: 0b0001,
   fwbNormalNC: 0b0101,
   /** Write-Back whatever stage 1 says, Device included. */
   fwbForceWB: 0b0110,
   fwbAsStage1: 0b0111,
+  /** FEAT_MTE_PERM: Write-Back whatever stage 1 says, tags withheld. */
+  fwbForceWBNoTagAccess: 0b1110,
 } as const;
 
 /** Attributes of memory after one stage or both. */

@@ -9,7 +9,7 @@ import { assert, PAGE_SIZE, type Pa } from '../base/index.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
 import { AddressSpace } from './address-space.ts';
 import { Errno, type Refusal, refuse } from './errno.ts';
-import { ShmemFile } from './file.ts';
+import { type DeviceFile, ShmemFile } from './file.ts';
 import { PageFrames } from './page.ts';
 import { type HostPolicy, linux, SWAP_TAG_RULES, type SwapTagRules } from './policy.ts';
 import { Reclaimer } from './reclaim.ts';
@@ -20,14 +20,21 @@ import type { SwapDevice } from './swap-device.ts';
 export interface HostCpu {
   /** FEAT_MTE2: PROT_MTE and KVM_CAP_ARM_MTE exist. */
   readonly mte: boolean;
+  /** FEAT_MTE_PERM: stage 2 can withhold the tags of memory. No guest is told of it. */
+  readonly mtePerm: boolean;
   /** FEAT_S2FWB: stage 2 can force Write-Back over what stage 1 says. */
   readonly fwb: boolean;
   /** Physical address bits (ID_AA64MMFR0_EL1.PARange). */
   readonly paBits: number;
 }
 
-/** The CPU that `arm/sysreg` describes, with FEAT_S2FWB. */
-export const defaultCpu: HostCpu = { mte: features.MTE2, fwb: true, paBits: features.paBits };
+/** The CPU that `arm/sysreg` describes, with FEAT_S2FWB and FEAT_MTE_PERM. */
+export const defaultCpu: HostCpu = {
+  mte: features.MTE2,
+  mtePerm: features.MTE2,
+  fwb: true,
+  paBits: features.paBits,
+};
 
 /** Frames that a host with swap keeps free, at most a sixteenth of memory. */
 const RESERVE_FRAMES_MAX = 64;
@@ -77,6 +84,16 @@ export class Host {
    */
   createMemfd(sizeBytes: number, options: { hugetlb?: boolean } = {}): ShmemFile {
     return new ShmemFile(this, { sizeBytes, ...options });
+  }
+
+  /**
+   * Memory that cannot hold tags, as files that can be mapped, one a zone: what /dev/pmem or a DAX
+   * file system on it gives. The host keeps no frames for it (Linux: ZONE_DEVICE).
+   */
+  pmemFiles(): DeviceFile[] {
+    return this.memory.zones
+      .filter(({ kind }) => kind === 'no-tags')
+      .map(({ base, sizeBytes }) => ({ kind: 'device', base, sizeBytes, memoryType: 'Normal-WB' }));
   }
 
   /** Where pages go when memory is short, once `swapOn` was called. */

@@ -16,9 +16,19 @@ import {
   PAGE_SIZE,
   type Pa,
 } from '../base/index.ts';
-import { Errno, errnoOf, isRefusal, type Refusal, refuse, VmFlag } from '../host/index.ts';
+import {
+  Errno,
+  errnoOf,
+  isRefusal,
+  type Refusal,
+  refuse,
+  type UserPage,
+  VmFlag,
+} from '../host/index.ts';
 import { hvaOf, type Memslot } from './memslot.ts';
 import { sanitiseMteTags } from './mte.ts';
+import type { GuestMemoryKind } from './stage2.ts';
+import { KVM_MEMORY_EXIT_FLAG_NOTAGACCESS } from './uapi.ts';
 import type { Vm } from './vm.ts';
 
 /** A stage 2 abort as the syndrome registers report it (ESR_EL2, FAR_EL2, HPFAR_EL2). */
@@ -40,6 +50,8 @@ export interface GuestAbort {
   readonly cacheMaintenance: boolean;
   /** The syndrome describes the instruction (SAS, SRT and so on are valid). */
   readonly isv: boolean;
+  /** TagAccess: a permission fault for the tags of memory mapped NoTagAccess. */
+  readonly tagAccess?: boolean;
 }
 
 /** What the run loop does next. */
@@ -68,6 +80,13 @@ export type AbortOutcome =
   | { readonly kind: 'userfault'; readonly hva: Hva }
   /** The same for a page that the host itself brings in (swap): the VMM need not know. */
   | { readonly kind: 'wait'; readonly hva: Hva }
+  /** KVM_RUN fails with EFAULT and says where: KVM_EXIT_MEMORY_FAULT. */
+  | {
+      readonly kind: 'memory-fault';
+      readonly ipa: Ipa;
+      readonly sizeBytes: number;
+      readonly flags: bigint;
+    }
   /** KVM_RUN fails. */
   | { readonly kind: 'errno'; readonly errno: Errno };
 
@@ -99,6 +118,7 @@ export function handleGuestAbort(vm: Vm, abort: GuestAbort): AbortOutcome {
     vm.stage2.setAccessed(abort.ipa);
     return RESUME;
   }
+  if (type === FaultType.permission && abort.tagAccess === true) return noTagAccess(abort);
   const result = mapGuestMemory(vm, slot, abort, write);
   if (result === 0) return RESUME;
   const errno = errnoOf(result);
@@ -106,6 +126,13 @@ export function handleGuestAbort(vm: Vm, abort: GuestAbort): AbortOutcome {
   if (errno === Errno.ENOEXEC) return injectAbort(true, abort.far);
   return { kind: 'errno', errno };
 }
+
+const noTagAccess = (abort: GuestAbort): AbortOutcome => ({
+  kind: 'memory-fault',
+  ipa: pageOf(abort.ipa),
+  sizeBytes: PAGE_SIZE,
+  flags: KVM_MEMORY_EXIT_FLAG_NOTAGACCESS,
+});
 
 const waitFor = (vm: Vm, address: Hva): AbortOutcome =>
   vm.process.userfault.isPending(address)
@@ -159,7 +186,7 @@ function mapGuestMemory(vm: Vm, slot: Memslot, abort: GuestAbort, write: boolean
   const fetch = abort.fetch && !abort.s1ptw;
   // Stage 2 always permits reading what it maps.
   if (permission && !write && !fetch) return refuse(Errno.EFAULT);
-  const { frames, memory } = vm.host;
+  const { memory } = vm.host;
   const pageIpa = pageOf(abort.ipa);
   const address = hvaOf(slot, pageIpa);
   const sequence = vm.invalidateSequence;
@@ -168,31 +195,41 @@ function mapGuestMemory(vm: Vm, slot: Memslot, abort: GuestAbort, write: boolean
   // The page that was mapped here has just been replaced: let the guest fault on what is there now.
   if (vm.invalidateSequence !== sequence) return 0;
 
-  const device = memory.zoneAt(page.pa) === undefined;
+  const kind = memoryKind(vm, page);
+  if (kind === 'refuse') return refuse(Errno.EFAULT);
+  const device = kind === 'device' || kind === 'normal-nc';
   if (fetch && device) return refuse(Errno.ENOEXEC);
   const logging = slot.dirty !== undefined;
   const block = !logging && page.sizeBytes === BLOCK_SIZE && holdsBlock(slot, pageIpa, address);
   const sizeBytes = block ? BLOCK_SIZE : PAGE_SIZE;
   const target: Pa = alignDown(page.pa, sizeBytes);
-  if (!permission && !device && vm.mte) {
+  if (!permission && vm.mte && memory.zoneAt(target) !== undefined) {
     if (!vm.policy.mteMappingAllowed(page.area)) return refuse(Errno.EFAULT);
-    if (vm.policy.tagsNeedOnlinePages && !frames.isOnline(target)) return refuse(Errno.EFAULT);
     sanitiseMteTags(vm.host, target, sizeBytes);
   }
 
   // While the slot logs, only stores make a page writable, so that each first store is seen.
   const writable = page.writable && !slot.readOnly && (write || device || !logging);
-  const uncached = vm.policy.allowAnyUncached && (page.area.flags & VmFlag.allowAnyUncached) !== 0;
   const mapped = vm.stage2.map({
     ipa: alignDown(pageIpa, sizeBytes),
     pa: target,
     sizeBytes,
     writable,
-    memory: !device ? 'normal' : uncached ? 'normal-nc' : 'device',
+    memory: kind,
   });
   if (mapped !== 0) return mapped;
   if (writable) slot.dirty?.mark((pageIpa - slot.baseIpa) / PAGE_SIZE);
   return 0;
+}
+
+/** How the guest sees a page: as the host's memory, as a device's, or not at all. */
+function memoryKind(vm: Vm, page: UserPage): GuestMemoryKind | 'refuse' {
+  const { memory } = vm.host;
+  if (memory.zoneAt(page.pa) === undefined) {
+    const uncached = (page.area.flags & VmFlag.allowAnyUncached) !== 0;
+    return uncached && vm.policy.allowAnyUncached ? 'normal-nc' : 'device';
+  }
+  return vm.mte && !memory.holdsTags(page.pa) ? vm.policy.untaggableMemory : 'normal';
 }
 
 /**

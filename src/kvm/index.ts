@@ -7,7 +7,18 @@ export { COUNTER_FREQUENCY_HZ } from './counter.ts';
 export { Kvm, type KvmOptions } from './kvm.ts';
 export type { KvmVm, KvmVmOptions, VmObserver } from './kvm-vm.ts';
 export type { KvmArmCopyMteTags } from './mte.ts';
-export { type KvmPolicy, linux61, linux612 } from './policy.ts';
+export {
+  type KvmPolicy,
+  type KvmPolicyChoice,
+  KvmPolicyError,
+  kvmPolicy,
+  LINUX_VERSIONS,
+  linux61,
+  linux612,
+  parseKvmPolicy,
+  TAGGING,
+  UNTAGGABLE,
+} from './policy.ts';
 export { KVM_CAP_ARM_MTE_TAG_LOG, type KvmArmReadTagLog } from './tag-log.ts';
 export * from './uapi.ts';
 export type { Vcpu, VcpuExit, VcpuStatistics } from './vcpu.ts';

@@ -14,8 +14,8 @@ import { assert, type Ipa, ipa, PAGE_SIZE, type Pa } from '../base/index.ts';
 import { Errno, type Host, type Refusal, refuse } from '../host/index.ts';
 import { type InputRange, type Leaf, type MapRequest, PageTable } from '../machine/tables.ts';
 
-/** How a guest sees memory: as the host's own, or as a device's. */
-export type GuestMemoryKind = 'normal' | 'normal-nc' | 'device';
+/** How a guest sees memory: as the host's own, the same without its tags, or as a device's. */
+export type GuestMemoryKind = 'normal' | 'no-tag-access' | 'normal-nc' | 'device';
 
 export interface Stage2Mapping {
   readonly ipa: Ipa;
@@ -189,6 +189,8 @@ export class Stage2 {
   #attributes({ writable, memory }: Stage2Mapping): bigint {
     const memAttr = {
       normal: this.fwb ? Stage2MemAttr.fwbForceWB : Stage2MemAttr.normal,
+      // Preconditions: the CPU has FEAT_MTE_PERM.
+      'no-tag-access': this.fwb ? Stage2MemAttr.fwbForceWBNoTagAccess : Stage2MemAttr.noTagAccess,
       'normal-nc': this.fwb ? Stage2MemAttr.fwbNormalNC : Stage2MemAttr.normalNC,
       device: this.fwb ? Stage2MemAttr.fwbDeviceNGnRE : Stage2MemAttr.deviceNGnRE,
     }[memory];
@@ -198,7 +200,7 @@ export class Stage2 {
       write: writable,
       sh: Shareability.inner,
       accessed: true,
-      xn: memory === 'normal' ? 0 : EXECUTE_NEVER,
+      xn: memory === 'normal' || memory === 'no-tag-access' ? 0 : EXECUTE_NEVER,
     });
   }
 

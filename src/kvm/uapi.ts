@@ -104,6 +104,12 @@ export const KVM_EXIT_ARM_NISV = 28;
 export const KVM_EXIT_DIRTY_RING_FULL = 31;
 export const KVM_EXIT_MEMORY_FAULT = 39;
 
+/**
+ * Flag of KVM_EXIT_MEMORY_FAULT: the guest used tags of memory that has none. Proposed for Linux,
+ * not merged.
+ */
+export const KVM_MEMORY_EXIT_FLAG_NOTAGACCESS = 1n << 4n;
+
 const exitNames: Readonly<Record<number, string>> = {
   [KVM_EXIT_UNKNOWN]: 'KVM_EXIT_UNKNOWN',
   [KVM_EXIT_HYPERCALL]: 'KVM_EXIT_HYPERCALL',

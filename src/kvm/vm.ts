@@ -78,11 +78,15 @@ export interface VmOptions {
 }
 
 /**
- * A new VM. EINVAL for IPA bits out of range, ENOMEM. Linux: KVM_CREATE_VM, kvm_init_stage2_mmu().
+ * A new VM. EINVAL for IPA bits out of range and for a policy that needs what the CPU has not;
+ * ENOMEM. Linux: KVM_CREATE_VM, kvm_init_stage2_mmu().
  */
 export function createVm(options: VmOptions): Vm | Refusal {
   const { host, ipaBits = DEFAULT_IPA_BITS } = options;
   if (!Number.isInteger(ipaBits) || ipaBits < IPA_BITS_MIN || ipaBits > host.cpu.paBits) {
+    return refuse(Errno.EINVAL);
+  }
+  if (options.policy?.untaggableMemory === 'no-tag-access' && !host.cpu.mtePerm) {
     return refuse(Errno.EINVAL);
   }
   const stage2 = Stage2.create(host, ipaBits);

@@ -4,7 +4,14 @@
  * and only then fills a TLB entry or uses the bounce buffer; so an access that faults has had no
  * effect. Arm: AArch64.MemSingle() and MemTag(), with what they call.
  */
-import { matchesAll, tagFaultMode, tagFaultOutcome, tfsrBit, topByteIgnored } from '../arm/tag.ts';
+import {
+  matchesAll,
+  TagFaultMode,
+  tagFaultMode,
+  tagFaultOutcome,
+  tfsrBit,
+  topByteIgnored,
+} from '../arm/tag.ts';
 import { PAGE_SIZE, type Pa, pa } from '../base/index.ts';
 import { decodeSlowAccess, type SlowAccess } from '../engine/memory-access.ts';
 import * as S from '../engine/state.ts';
@@ -22,6 +29,7 @@ import {
   type Translation,
 } from './mmu.ts';
 import type { TlbFill } from './software-tlbs.ts';
+import { setFault } from './translation.ts';
 
 const SCTLR = slotIndex('SCTLR_EL1');
 const TCR = slotIndex('TCR_EL1');
@@ -67,6 +75,7 @@ export class SlowAccesses {
     global: false,
     pageBytes: PAGE_SIZE,
   };
+  readonly #tagFault = newTranslation().fault;
   /** Where the bounce buffer's bytes go on commit. */
   #parts: Part[] = [];
 
@@ -158,7 +167,7 @@ export class SlowAccesses {
   #fillTlb(out: Translation, linear: number, high: number, low: number): void {
     const core = this.#core;
     const { s, context, memory } = core;
-    if (!out.isNormalWriteBack) return;
+    if (!out.isNormalWriteBack || out.noTagAccess) return;
     const taggable = out.tagged && memory.holdsTags(out.pa);
     // A Tagged mapping of memory without tag storage: each access is looked at.
     if (out.tagged && !taggable) return;
@@ -229,6 +238,7 @@ export class SlowAccesses {
     const core = this.#core;
     const { s, memory } = core;
     if (out.tagged && s[S.TAG_FLAGS / 4] !== 0) {
+      if (out.noTagAccess) return this.#noTagAccess(out, high, low);
       if (memory.holdsTags(out.pa)) s[S.SLOW_TAGGED / 4] = 1;
       else if (!this.#tagAccessWithoutStorage(out.pa, high, low)) return 0;
     }
@@ -265,6 +275,10 @@ export class SlowAccesses {
     const address = fromSignedHalves(high, low);
     const tcr = core.u64[TCR / 2]!;
     if (!topByteIgnored(address, tcr) || matchesAll(address, tcr)) return true;
+    if (out.noTagAccess && this.#effectiveTcf() !== TagFaultMode.none) {
+      this.#noTagAccess(out, high, low);
+      return false;
+    }
     const logical = (high >>> 24) & 15;
     const hasStorage = memory.holdsTags(out.pa);
     if (!hasStorage && !this.#tagAccessWithoutStorage(out.pa, high, low)) return false;
@@ -283,9 +297,8 @@ export class SlowAccesses {
   #tagCheckFailed(high: number, low: number): boolean {
     const { s } = this.#core;
     const request = this.#request;
-    const el = request.unprivileged ? 0 : (s[S.EL / 4] as 0 | 1);
-    const mode = tagFaultMode(this.#core.u64[SCTLR / 2]!, el);
-    const outcome = tagFaultOutcome(mode, request.write && !request.read);
+    const el = request.unprivileged ? 0 : s[S.EL / 4];
+    const outcome = tagFaultOutcome(this.#effectiveTcf(), request.write && !request.read);
     if (outcome === 'sync') {
       this.#abort(FSC_TAG_CHECK, high, low | 0);
       return false;
@@ -295,6 +308,28 @@ export class SlowAccesses {
       s[register] = s[register]! | tfsrBit(fromSignedHalves(high, low));
     }
     return true;
+  }
+
+  /** Arm: AArch64.EffectiveTCF(). */
+  #effectiveTcf(): TagFaultMode {
+    const el = this.#request.unprivileged ? 0 : (this.#core.s[S.EL / 4] as 0 | 1);
+    return tagFaultMode(this.#core.u64[SCTLR / 2]!, el);
+  }
+
+  /**
+   * An access to tags that stage 2 withholds (FEAT_MTE_PERM): its permission fault, WnR only for a
+   * tag store. The level is that of the smaller leaf of both stages. Arm:
+   * AArch64.S2CheckPermissions().
+   */
+  #noTagAccess(out: Translation, high: number, low: number): 0 {
+    const fault = this.#tagFault;
+    fault.stage = 2;
+    fault.s1ptw = false;
+    fault.ipa = out.ipa;
+    fault.write = this.#request.tag && this.#request.write;
+    fault.tagAccess = true;
+    setFault(fault, FaultType.permission, out.pageBytes > PAGE_SIZE ? 2 : 3, high, low);
+    return this.#fault(fault);
   }
 
   // ---- faults ---------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ export interface FaultRecord {
   ipa: Ipa;
   /** DFSC or IFSC. */
   fsc: number;
+  /** ESR_EL2.TagAccess: refused for the tags of memory that stage 2 maps NoTagAccess. */
+  tagAccess?: boolean;
 }
 
 export interface Translation {

@@ -17,11 +17,12 @@
  */
 import { assembleProgram } from '../../src/arm/a64/program.ts';
 import { type SystemRegisterName, systemRegister } from '../../src/arm/sysreg/index.ts';
-import { assert, type Hva, hva, type Ipa, ipa, MIB, PAGE_SIZE } from '../../src/base/index.ts';
+import { assert, type Hva, hva, type Ipa, ipa, MIB, PAGE_SIZE, pa } from '../../src/base/index.ts';
 import {
   type AddressSpace,
   errnoName,
   Host,
+  type HostCpu,
   type HostPolicy,
   isRefusal,
   linux,
@@ -34,7 +35,12 @@ import type { KvmVm } from '../../src/kvm/kvm-vm.ts';
 import { type KvmPolicy, linux612 } from '../../src/kvm/policy.ts';
 import * as uapi from '../../src/kvm/uapi.ts';
 import type { Vcpu, VcpuExit } from '../../src/kvm/vcpu.ts';
-import { dramOnly, PhysicalMemory } from '../../src/machine/memory.ts';
+import {
+  dramOnly,
+  type NoTagsBehaviour,
+  PhysicalMemory,
+  type Zone,
+} from '../../src/machine/memory.ts';
 
 /** Addresses of the guest; see above. */
 export const REPORT = 0x0900_0000;
@@ -90,6 +96,11 @@ export interface GuestVmOptions {
   readonly policy?: KvmPolicy;
   readonly hostPolicy?: HostPolicy;
   readonly ramBytes?: number;
+  /** 4 MiB more of memory without tags (`Host.pmemFiles`), and what a tag access to it does. */
+  readonly pmem?: NoTagsBehaviour;
+  readonly cpu?: Partial<HostCpu>;
+  /** Rights of the process to the code slot; readable and writable where absent. */
+  readonly codeProt?: number;
 }
 
 /** How a program ended. */
@@ -127,18 +138,20 @@ export class GuestVm {
   constructor(options: GuestVmOptions = {}) {
     const { mte = true, vcpuCount = 1, vgic = false, policy = linux612 } = options;
     const memory = new PhysicalMemory({
-      zones: dramOnly(options.ramBytes ?? 32 * MIB),
+      zones: [...dramOnly(options.ramBytes ?? 32 * MIB), ...pmemZones(options.pmem)],
       vcpuMax: options.vcpuMax ?? vcpuCount,
       recordPageCount: 64,
     });
-    this.host = new Host({ memory, policy: options.hostPolicy ?? linux });
+    const { hostPolicy = linux, cpu = {} } = options;
+    this.host = new Host({ memory, policy: hostPolicy, cpu });
     this.process = this.host.createProcess();
     this.kvm = new Kvm({ host: this.host });
     const vm = this.kvm.createVm(this.process, { policy });
     assert(!isRefusal(vm), 'a VM is created');
     this.vm = vm;
     if (mte) accept(vm.enableCap({ cap: uapi.KVM_CAP_ARM_MTE }));
-    this.codeHva = this.addSlot({ slot: CODE_SLOT, at: CODE, length: CODE_SLOT_BYTES });
+    const { codeProt: prot = Prot.read | Prot.write } = options;
+    this.codeHva = this.addSlot({ slot: CODE_SLOT, at: CODE, length: CODE_SLOT_BYTES, prot });
     this.vcpus = Array.from({ length: vcpuCount }, (_, id) => {
       const vcpu = vm.createVcpu(id);
       assert(!isRefusal(vcpu), 'a vCPU is created');
@@ -357,6 +370,12 @@ export class GuestVm {
     accept(this.process.memory.write(hva(this.codeHva + VECTORS), bytes));
   }
 }
+
+/** Where memory without tags begins. */
+const PMEM_BASE = pa(0x20_0000_0000);
+
+const pmemZones = (noTags: NoTagsBehaviour | undefined): Zone[] =>
+  noTags === undefined ? [] : [{ kind: 'no-tags', base: PMEM_BASE, sizeBytes: 4 * MIB, noTags }];
 
 /** Fails where a call refused. */
 export function accept(result: number): void {
