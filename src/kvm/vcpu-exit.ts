@@ -36,6 +36,14 @@ export type VcpuExit =
    * run it again when `runnable`. Linux hides it: the thread of the vCPU sleeps.
    */
   | { readonly kind: 'userfault'; readonly hva: Hva }
+  /** KVM_EXIT_MEMORY_FAULT, KVM_RUN = -1 with EFAULT; `flags` say why. */
+  | {
+      readonly kind: 'memory-fault';
+      readonly ipa: Ipa;
+      readonly sizeBytes: number;
+      /** KVM_MEMORY_EXIT_FLAG_*. */
+      readonly flags: bigint;
+    }
   /** The vCPU spins (WFE, YIELD): the turn is another's. */
   | { readonly kind: 'yielded' }
   /** KVM_RUN = -1 with this errno. */

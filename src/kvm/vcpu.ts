@@ -109,7 +109,7 @@ export class Vcpu extends VcpuState implements Hypervisor {
     const context = new CpuContext(host.memory, {
       index: options.contextIndex,
       hypervisor,
-      features: { ...mmuFeatures, fwb: stage2.fwb },
+      features: { ...mmuFeatures, fwb: stage2.fwb, mtePerm: host.cpu.mtePerm },
     });
     super({ vcpuId: options.id, vm: vm.registers, core, context });
     this.#vm = vm;
@@ -432,6 +432,7 @@ export class Vcpu extends VcpuState implements Hypervisor {
       s1ptw: fault.s1ptw,
       cacheMaintenance: isCacheMaintenance(opcode),
       isv: access !== undefined,
+      tagAccess: fault.tagAccess === true,
     });
     this.#vm.observer.stage2Fault?.(
       this.index,
@@ -470,6 +471,8 @@ export class Vcpu extends VcpuState implements Hypervisor {
       case 'userfault':
         this.#awaited = outcome.hva;
         return { kind: 'userfault', hva: outcome.hva };
+      case 'memory-fault':
+        return outcome;
       case 'errno':
         return { kind: 'error', errno: outcome.errno };
       default:
