@@ -29,8 +29,9 @@ export function timeProcess(
 ): Promise<ProcessTiming> {
   return new Promise((resolve, reject) => {
     const startedMs = performance.now();
-    const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    const child = spawn(command, args);
     let output = '';
+    let complaints = '';
     let timing: ProcessTiming | undefined;
     child.stdout.on('data', (bytes: Buffer) => {
       if (timing !== undefined) return;
@@ -40,10 +41,13 @@ export function timeProcess(
       timing = { milliseconds, residentMib: residentMib(child.pid!) };
       child.kill();
     });
+    child.stderr.on('data', (bytes: Buffer) => {
+      complaints += bytes.toString();
+    });
     child.on('error', reject);
     child.on('close', (status) => {
       if (timing !== undefined) resolve(timing);
-      else reject(new Error(`${command} ended with status ${status} before '${text}'`));
+      else reject(new Error(`${command} ended with ${status} before '${text}': ${complaints}`));
     });
   });
 }
