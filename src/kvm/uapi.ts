@@ -5,6 +5,7 @@
  * Register ids are 64-bit and bigint, all else is a number. What the VMM knows of KVM it knows from
  * here; this file has no behaviour but the functions that Linux writes as macros.
  */
+import type { EventFd } from '../host/index.ts';
 
 export const KVM_API_VERSION = 12;
 
@@ -350,6 +351,30 @@ export const kvmArmIrq = (line: { type: number; vcpu?: number; num: number }): n
   );
 };
 
+/** Levels of a vCPU's own devices where no VGIC takes them: kvm_run.s.regs.device_irq_level. */
+export const KVM_ARM_DEV_EL1_VTIMER = 1 << 0;
+export const KVM_ARM_DEV_EL1_PTIMER = 1 << 1;
+
+/** Types of KVM_SET_GSI_ROUTING's entries. */
+export const KVM_IRQ_ROUTING_IRQCHIP = 1;
+export const KVM_IRQ_ROUTING_MSI = 2;
+export const KVM_MSI_VALID_DEVID = 1 << 0;
+/** GSIs are below it. */
+export const KVM_MAX_IRQ_ROUTES = 4096;
+export const KVM_NR_IRQCHIPS = 1;
+/** Pins of the one irqchip: pin n is SPI n, INTID n + 32. */
+export const KVM_IRQCHIP_NUM_PINS = 1020 - 32;
+
+export const KVM_IRQFD_FLAG_DEASSIGN = 1 << 0;
+export const KVM_IRQFD_FLAG_RESAMPLE = 1 << 1;
+
+export const KVM_IOEVENTFD_FLAG_DATAMATCH = 1 << 0;
+export const KVM_IOEVENTFD_FLAG_PIO = 1 << 1;
+export const KVM_IOEVENTFD_FLAG_DEASSIGN = 1 << 2;
+export const KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY = 1 << 3;
+export const KVM_IOEVENTFD_FLAG_FAST_MMIO = 1 << 4;
+export const KVM_IOEVENTFD_VALID_FLAG_MASK = (1 << 5) - 1;
+
 export const KVM_DEV_TYPE_VFIO = 4;
 export const KVM_DEV_TYPE_ARM_VGIC_V2 = 5;
 export const KVM_DEV_TYPE_ARM_VGIC_V3 = 7;
@@ -388,12 +413,17 @@ export const KVM_ARM_VCPU_PMU_V3_CTRL = 0;
 export const KVM_ARM_VCPU_TIMER_CTRL = 1;
 export const KVM_ARM_VCPU_TIMER_IRQ_VTIMER = 0;
 export const KVM_ARM_VCPU_TIMER_IRQ_PTIMER = 1;
+export const KVM_ARM_VCPU_TIMER_IRQ_HVTIMER = 2;
+export const KVM_ARM_VCPU_TIMER_IRQ_HPTIMER = 3;
 export const KVM_ARM_VCPU_PVTIME_CTRL = 2;
 export const KVM_ARM_VCPU_PVTIME_IPA = 0;
 
 /** Attribute groups of a VM. */
 export const KVM_ARM_VM_SMCCC_CTRL = 0;
 export const KVM_ARM_VM_SMCCC_FILTER = 0;
+export const KVM_SMCCC_FILTER_HANDLE = 0;
+export const KVM_SMCCC_FILTER_DENY = 1;
+export const KVM_SMCCC_FILTER_FWD_TO_USER = 2;
 
 // -------------------------------------------------------------------------------- PSCI and SMCCC
 
@@ -499,6 +529,72 @@ export interface KvmRegList {
 export interface KvmIrqLevel {
   readonly irq: number;
   readonly level: 0 | 1;
+}
+
+/** struct kvm_irqfd; the descriptors are the objects. `resamplefd` counts with its flag only. */
+export interface KvmIrqfd {
+  readonly fd: EventFd;
+  readonly gsi: number;
+  readonly flags?: number;
+  readonly resamplefd?: EventFd;
+}
+
+/** struct kvm_ioeventfd; `len` 0: whatever the size of the store. */
+export interface KvmIoEventfd {
+  readonly fd: EventFd;
+  readonly addr: number;
+  readonly len: number;
+  readonly flags?: number;
+  readonly datamatch?: bigint;
+}
+
+/** struct kvm_irq_routing_entry: where a GSI goes. */
+export type KvmIrqRoutingEntry =
+  | {
+      readonly gsi: number;
+      readonly type: typeof KVM_IRQ_ROUTING_IRQCHIP;
+      readonly flags?: number;
+      readonly irqchip: number;
+      readonly pin: number;
+    }
+  | {
+      readonly gsi: number;
+      readonly type: typeof KVM_IRQ_ROUTING_MSI;
+      readonly flags?: number;
+      readonly address: bigint;
+      readonly data: number;
+      readonly devid?: number;
+    };
+
+/** struct kvm_irq_routing. */
+export interface KvmIrqRouting {
+  readonly flags?: number;
+  readonly entries: readonly KvmIrqRoutingEntry[];
+}
+
+/** struct kvm_vcpu_events.exception; absent members are 0. */
+export interface KvmVcpuEvents {
+  readonly serrorPending?: boolean;
+  readonly serrorHasEsr?: boolean;
+  /** Only ever set by the VMM. */
+  readonly extDabtPending?: boolean;
+  /** ESR_ELx.ISS of the SError, with `serrorHasEsr`. */
+  readonly serrorEsr?: bigint;
+}
+
+/** struct kvm_smccc_filter. */
+export interface KvmSmcccFilter {
+  /** First function id, uint32. */
+  readonly base: number;
+  readonly nrFunctions: number;
+  /** KVM_SMCCC_FILTER_… */
+  readonly action: number;
+}
+
+/** struct kvm_arm_counter_offset. */
+export interface KvmArmCounterOffset {
+  readonly counterOffset: bigint;
+  readonly reserved?: bigint;
 }
 
 /** struct kvm_device_attr; `attr` is 64-bit. What `addr` points to is an argument of its own. */
