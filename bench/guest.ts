@@ -61,8 +61,9 @@ const header = `
 // Level 1 blocks: valid, accessed, attribute index, shareability
 .equ block_device, 1 | 0 << 2 | 1 << 10 | 3 << 53
 .equ block_memory, 1 | 1 << 2 | 1 << 10 | 3 << 8
-// 39-bit VAs from TTBR0, walks write-back and inner shareable, no TTBR1, top byte ignored
-.equ tcr, 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 1 << 37
+// 39-bit VAs from TTBR0, walks write-back and inner shareable, no TTBR1; top byte ignored, in both
+// halves as Linux has it
+.equ tcr, 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 3 << 37
 // The RES1 bits; MMU, data and instruction caches
 .equ sctlr, 0x30d00800 | 1 << 0 | 1 << 2 | 1 << 12
 // Allocation tag access at EL1; tag check faults are synchronous
