@@ -25,6 +25,14 @@ export {
   type SavedPage,
   saveProcess,
 } from './process-image.ts';
+export {
+  type Iovec,
+  type MemtagSegment,
+  memtagSegments,
+  PT_AARCH64_MEMTAG_MTE,
+  PtraceRequest,
+  ptraceMteTags,
+} from './ptrace.ts';
 export { Swap, type SwapStatistics } from './swap.ts';
 export {
   FileSwapDevice,
@@ -34,7 +42,15 @@ export {
   type SwapFaults,
   type SwapFileAccess,
 } from './swap-device.ts';
-export { type MemorySignal, type TagCheckMode, UserMemory } from './user-memory.ts';
+export {
+  type MemorySignal,
+  PR_MTE_TAG_SHIFT,
+  PR_MTE_TCF_ASYNC,
+  PR_MTE_TCF_SYNC,
+  PR_TAGGED_ADDR_ENABLE,
+  type TagCheckMode,
+  UserMemory,
+} from './user-memory.ts';
 export {
   type MissingHandler,
   type PageContent,

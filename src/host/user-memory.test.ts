@@ -153,6 +153,7 @@ describe('PROT_MTE on each kind of mapping (D32 to D56)', () => {
     ['D36 memfd MAP_SHARED', { flags: MapFlag.shared, file: memfd }, 0],
     ['D37 memfd MAP_SHARED PROT_MTE', { flags: 1, file: memfd, prot: RW | Prot.mte }, 0],
     ['D39 memfd MAP_PRIVATE PROT_MTE', { flags: 2, file: memfd, prot: RW | Prot.mte }, 0],
+    // D40, D41, D44 to D46 (files of /dev/shm and of a tmpfs root) are the same kind of file.
     ['D42 file MAP_PRIVATE', { flags: MapFlag.private, file: memfd }, 0],
     ['D47 /dev/zero MAP_PRIVATE', { flags: MapFlag.private, file: DEV_ZERO }, Errno.EINVAL],
     ['D49 /dev/zero MAP_SHARED', { flags: MapFlag.shared, file: DEV_ZERO }, Errno.EINVAL],

@@ -30,12 +30,22 @@ export type MemorySignal =
 /** How a failed tag check shows. Linux: PR_MTE_TCF_*. */
 export type TagCheckMode = 'none' | 'sync' | 'async';
 
+/** Bits of PR_SET_TAGGED_ADDR_CTRL. */
+export const PR_TAGGED_ADDR_ENABLE = 1 << 0;
+export const PR_MTE_TCF_SYNC = 1 << 1;
+export const PR_MTE_TCF_ASYNC = 1 << 2;
+/** Where the mask of tags that IRG may give begins. */
+export const PR_MTE_TAG_SHIFT = 3;
+const TAGGED_ADDR_CTRL_BITS =
+  PR_TAGGED_ADDR_ENABLE | PR_MTE_TCF_SYNC | PR_MTE_TCF_ASYNC | (0xffff << PR_MTE_TAG_SHIFT);
+
 const CACHED_PAGES = 64;
 const PAGE_MASK = PAGE_SIZE - 1;
 
 export class UserMemory {
-  /** The thread's tag check mode; `none` until it asks. Linux: PR_SET_TAGGED_ADDR_CTRL. */
+  /** The thread's tag check mode; `none` until it asks. */
   tagCheckMode: TagCheckMode = 'none';
+  #taggedAddressControl = 0;
   readonly #space: AddressSpace;
   readonly #memory: PhysicalMemory;
   /**
@@ -52,6 +62,25 @@ export class UserMemory {
   constructor(space: AddressSpace) {
     this.#space = space;
     this.#memory = space.host.memory;
+  }
+
+  /** PR_GET_TAGGED_ADDR_CTRL, and what NT_ARM_TAGGED_ADDR_CTRL shows a debugger. */
+  get taggedAddressControl(): number {
+    return this.#taggedAddressControl;
+  }
+
+  /**
+   * PR_SET_TAGGED_ADDR_CTRL: whether system calls take tagged pointers, how failed checks show, and
+   * which tags IRG may give (kept, not used: nothing here executes IRG). EINVAL: unknown bits.
+   */
+  setTaggedAddressControl(control: number): 0 | Refusal {
+    if ((control & ~TAGGED_ADDR_CTRL_BITS) !== 0) return refuse(Errno.EINVAL);
+    this.#taggedAddressControl = control;
+    const asynchronous = (control & PR_MTE_TCF_ASYNC) !== 0;
+    const synchronous = (control & PR_MTE_TCF_SYNC) !== 0;
+    // Where both are asked for, Linux takes the CPU's preferred one, by default asynchronous.
+    this.tagCheckMode = asynchronous ? 'async' : synchronous ? 'sync' : 'none';
+    return 0;
   }
 
   /** Called by the address space before a mapping changes. */

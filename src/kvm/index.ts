@@ -3,6 +3,7 @@
  * numbers and structures of the user interface, and the policies a VM may be made with.
  */
 export { type ClockState, InstructionClock, type MachineClock, WallClock } from './clock.ts';
+export { copyTagsIoctl, KVM_ARM_MTE_COPY_TAGS } from './copy-tags-ioctl.ts';
 export { COUNTER_FREQUENCY_HZ } from './counter.ts';
 export { Kvm, type KvmOptions } from './kvm.ts';
 export type { KvmVm, KvmVmOptions, VmObserver } from './kvm-vm.ts';

@@ -1,7 +1,7 @@
 /**
  * Guest memory and tags against a real KVM: sections B and C of the answers recorded on Linux 6.12
  * and 6.1 under QEMU 10. Rows that pass a bad argument pointer or use another descriptor (C16, C55,
- * C56) have no form here: the calls take values and belong to the VM.
+ * C56) are tested with `copyTagsIoctl`: the calls here take values and belong to the VM.
  */
 import { describe, expect, it } from 'vitest';
 import { type Refused, TestGuest } from '../../test/support/test-guest.ts';

@@ -1,0 +1,58 @@
+/**
+ * KVM_ARM_MTE_COPY_TAGS by number and structure: rows C16, C55, C56 of the recordings, and limits.
+ */
+import { describe, expect, it } from 'vitest';
+import { type Hva, hva, PAGE_SIZE } from '../../src/base/index.ts';
+import { Errno } from '../../src/host/index.ts';
+import { copyTagsIoctl, KVM_ARM_MTE_COPY_TAGS } from '../../src/kvm/copy-tags-ioctl.ts';
+import * as uapi from '../../src/kvm/uapi.ts';
+import { accept, DATA, GuestVm } from '../support/guest-vm.ts';
+
+const guest = new GuestVm();
+guest.addSlot();
+const { process, vm, kvm } = guest;
+const tags = guest.map({});
+const argument = guest.map({});
+
+/** struct kvm_arm_copy_mte_tags in the VMM's memory. */
+function structure(words: readonly (number | bigint)[]): Hva {
+  words.forEach((word, i) => {
+    accept(process.memory.writeU64(hva(argument + 8 * i), BigInt(word)));
+  });
+  return argument;
+}
+
+describe('copyTagsIoctl', () => {
+  it('tags to the guest and back', () => {
+    expect(KVM_ARM_MTE_COPY_TAGS).toBe(0x8030aeb4);
+    accept(process.memory.fill(tags, 6, 256));
+    expect(copyTagsIoctl(vm, process, structure([DATA, PAGE_SIZE, tags, 0, 0, 0]))).toBe(PAGE_SIZE);
+    accept(process.memory.fill(tags, 0, 256));
+    const from = structure([DATA, PAGE_SIZE, tags, uapi.KVM_ARM_TAGS_FROM_GUEST, 0, 0]);
+    expect(copyTagsIoctl(vm, process, from)).toBe(PAGE_SIZE);
+    expect(process.memory.readU8(hva(tags + 255))).toBe(6);
+  });
+
+  it('C16: a bad pointer, EFAULT; so is one whose structure runs off its page', () => {
+    expect(copyTagsIoctl(vm, process, hva(8))).toBe(-Errno.EFAULT);
+    const end = hva(guest.map({ length: 2 * PAGE_SIZE }) + PAGE_SIZE - 40);
+    accept(process.munmap(hva(end + 40), PAGE_SIZE));
+    expect(copyTagsIoctl(vm, process, end)).toBe(-Errno.EFAULT);
+  });
+
+  it('C55, C56: on a vCPU, on /dev/kvm, EINVAL', () => {
+    const good = structure([DATA, PAGE_SIZE, tags, 0, 0, 0]);
+    expect(copyTagsIoctl(guest.vcpus[0]!, process, good)).toBe(-Errno.EINVAL);
+    expect(copyTagsIoctl(kvm, process, good)).toBe(-Errno.EINVAL);
+  });
+
+  it.each<[string, readonly (number | bigint)[], Errno]>([
+    ['C12 flags=1<<63', [DATA, PAGE_SIZE, tags, 1n << 63n, 0, 0], Errno.EINVAL],
+    ['C14 reserved[0]=1', [DATA, PAGE_SIZE, tags, 0, 1, 0], Errno.EINVAL],
+    ['C15 reserved[1]=1', [DATA, PAGE_SIZE, tags, 0, 0, 1], Errno.EINVAL],
+    ['C30 length ~0xfff', [DATA, 0xffff_ffff_ffff_f000n, tags, 1, 0, 0], Errno.EINVAL],
+    ['C31 ipa ~0xfff', [0xffff_ffff_ffff_f000n, PAGE_SIZE, tags, 1, 0, 0], Errno.EFAULT],
+  ])('%s', (_, words, errno) => {
+    expect(copyTagsIoctl(vm, process, structure(words))).toBe(-errno);
+  });
+});
