@@ -67,7 +67,7 @@ export class MigrationDestination {
   #talk: Talk | undefined;
   #serving: Promise<unknown> = Promise.resolve();
 
-  /** Precondition: `machine` is held and has not run. */
+  /** Preconditions: `machine` is held and has not run; what its memory holds goes. */
   constructor(machine: MigratableMachine, options: DestinationOptions, world: DestinationWorld) {
     this.#machine = machine;
     this.#options = options;
@@ -201,6 +201,7 @@ export class MigrationDestination {
     this.#discard();
     const { ram } = this.#machine;
     const { time } = this.#world;
+    clearRam(ram);
     const tags = tagWriter(ram, this.#options.tags, time);
     this.#attempt = {
       session,
@@ -220,7 +221,6 @@ export class MigrationDestination {
     this.#attempt = undefined;
     attempt.missing?.close();
     attempt.tags.close();
-    clearRam(this.#machine.ram);
   }
 
   /** What is taken over as it comes in; the rest waits for its turn in the conversation. */

@@ -47,7 +47,10 @@ export class Inbox {
   }
 
   /** The next message, which must be of `kind` and come within `ms`, if a time is given. */
-  async expect<K extends MessageKind>(kind: K, ms: number): Promise<Extract<Message, { kind: K }>> {
+  async expect<K extends MessageKind>(
+    kind: K,
+    ms?: number,
+  ): Promise<Extract<Message, { kind: K }>> {
     const what = `'${kind}' from ${this.#channel.peer}`;
     const next = this.next();
     const message = await (ms === undefined ? next : withDeadline(this.#time, { ms, what }, next));

@@ -16,24 +16,23 @@ import { MigrationError } from './migration-error.ts';
 
 export interface MachinePortOptions {
   readonly control: RunControl;
-  /** Under which reason the guest is held; see `RunControl`. */
-  readonly holdReason: HoldReason;
   /** 32 hexadecimal digits; see `MigratableMachine`. */
   readonly guestId: string;
 }
 
 export class MachinePort implements MigratableMachine {
   readonly ram: GuestRam;
-  /** Under which reason the guest is held from now on. */
-  holdReason: HoldReason;
+  /** What a hold is called from the next one on; see `RunControl`. */
+  holdReason: HoldReason = 'finish-migrate';
   guestId: string;
   readonly #machine: Machine;
   readonly #control: RunControl;
+  #heldAs: HoldReason | undefined;
 
-  constructor(machine: Machine, { control, holdReason, guestId }: MachinePortOptions) {
+  /** One for each machine: it takes over `onMemoryWrite`. */
+  constructor(machine: Machine, { control, guestId }: MachinePortOptions) {
     this.#machine = machine;
     this.#control = control;
-    this.holdReason = holdReason;
     this.guestId = guestId;
     const range = rangeOf(machine);
     const hostWrites = new HostWrites([range]);
@@ -69,11 +68,13 @@ export class MachinePort implements MigratableMachine {
 
   /** Nothing is under way between two slices: vCPUs and devices are done when their calls return. */
   async hold(): Promise<void> {
-    this.#control.hold(this.holdReason);
+    this.#heldAs ??= this.holdReason;
+    this.#control.hold(this.#heldAs);
   }
 
   release(): void {
-    this.#control.release(this.holdReason);
+    if (this.#heldAs !== undefined) this.#control.release(this.#heldAs);
+    this.#heldAs = undefined;
   }
 
   captureState(): Uint8Array {

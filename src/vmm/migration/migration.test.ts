@@ -40,13 +40,8 @@ class Running {
     });
     this.machine = machine;
     this.output = output;
-    const waits = kind === 'waits';
-    this.port = new MachinePort(machine, {
-      control: this.control,
-      holdReason: waits ? 'inmigrate' : 'finish-migrate',
-      guestId: '0'.repeat(32),
-    });
-    if (waits) this.control.hold('inmigrate');
+    this.port = new MachinePort(machine, { control: this.control, guestId: '0'.repeat(32) });
+    if (kind === 'waits') void this.port.hold();
   }
 
   /** Runs slices between everything else until `until` holds or the guest is done. */
@@ -69,7 +64,6 @@ let attempts = 0;
 
 /** Moves the guest while it runs; resolves when nothing of it is left at the source. */
 async function migrate(from: Running, to: Running, { mode, tags }: Hop): Promise<SourceOutcome> {
-  from.port.holdReason = 'finish-migrate';
   const destination = new MigrationDestination(to.port, { tags }, { time: processTime });
   let served: Promise<MigrationError | undefined> = Promise.resolve(undefined);
   const connect = async (): Promise<Link> => {

@@ -1,0 +1,98 @@
+/**
+ * A migration of a running machine to an address: `MigrationSource` with a connection to make, the
+ * thread to share and an end to bring about. Used by the control socket and by programs.
+ */
+import type { RunControl } from '../monitor/run-control.ts';
+import type { TcpAddress } from './address.ts';
+import { requireLoopback } from './address.ts';
+import type { Time } from './link.ts';
+import type { MachinePort } from './machine-port.ts';
+import type { MigrationEvent, MigrationStatistics, SourcePhase } from './progress.ts';
+import { type MigrationMode, MigrationSource, type SourceOutcome } from './source.ts';
+import type { TagOptions } from './tags.ts';
+import { connectTcp } from './tcp.ts';
+import type { TlsCredentials } from './tls.ts';
+
+export interface OutgoingOptions {
+  readonly to: TcpAddress;
+  /** Needed wherever the address is not loopback. */
+  readonly tls?: TlsCredentials;
+  readonly mode: MigrationMode;
+  readonly tags: TagOptions;
+  readonly downtimeLimitMs: number;
+  readonly bandwidthMax?: number;
+  /** 32 hexadecimal digits that no other attempt has. */
+  readonly session: string;
+}
+
+export interface OutgoingWorld {
+  readonly port: MachinePort;
+  readonly control: RunControl;
+  readonly time: Time;
+  readonly onEvent?: (event: MigrationEvent<SourcePhase>) => void;
+}
+
+export class OutgoingMigration {
+  /** Resolves when the guest's place is settled. */
+  readonly outcome: Promise<SourceOutcome>;
+  readonly #source: MigrationSource;
+
+  /** Begins. Throws `MigrationError` 'address' where the address needs TLS. */
+  constructor(options: OutgoingOptions, world: OutgoingWorld) {
+    const { to, tls, mode, tags, downtimeLimitMs, bandwidthMax, session } = options;
+    const { port, time, onEvent } = world;
+    if (tls === undefined) requireLoopback(to);
+    this.#source = new MigrationSource(
+      port,
+      {
+        mode,
+        tags,
+        downtimeLimitMs,
+        session,
+        ...(bandwidthMax === undefined ? {} : { bandwidthMax }),
+      },
+      {
+        time,
+        connect: () => connectTcp({ ...to, ...(tls === undefined ? {} : { tls }) }),
+        ...(onEvent === undefined ? {} : { onEvent }),
+      },
+    );
+    this.outcome = this.#run(world);
+  }
+
+  get phase(): SourcePhase {
+    return this.#source.phase;
+  }
+
+  get statistics(): MigrationStatistics {
+    return this.#source.statistics;
+  }
+
+  /** See `MigrationSource.cancel`. */
+  cancel(): boolean {
+    return this.#source.cancel();
+  }
+
+  recover(): void {
+    this.#source.recover();
+  }
+
+  /** The machine goes away: whatever can be ended is. */
+  async end(): Promise<void> {
+    if (!this.#source.cancel()) this.#source.abandon();
+    await this.outcome;
+  }
+
+  async #run({ port, control }: OutgoingWorld): Promise<SourceOutcome> {
+    port.holdReason = 'finish-migrate';
+    const stopSharing = control.share();
+    try {
+      const outcome = await this.#source.run();
+      // Held for good: the guest is elsewhere, or only a person can know.
+      if (outcome.kind === 'completed' || outcome.kind === 'abandoned') control.hold('postmigrate');
+      return outcome;
+    } finally {
+      stopSharing();
+    }
+  }
+}
