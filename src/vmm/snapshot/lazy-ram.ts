@@ -40,13 +40,21 @@ export class LazyRam {
     this.#machine = machine;
     this.#file = file;
     this.#missing = new Set(file.chunks.map(({ chunk }) => chunk));
-    const { process, ramHva, setup } = machine;
-    const result = process.userfault.register(ramHva, setup.plan.ramBytes, {
-      onMissing: (address) => this.#supply(address),
-    });
-    if (isRefusal(result)) {
-      throw new SnapshotError('refused', `RAM cannot be loaded on touch: ${errnoName(result)}`);
+    const { process, setup } = machine;
+    for (const base of this.#mappings()) {
+      const result = process.userfault.register(base, setup.plan.ramBytes, {
+        onMissing: (address) => this.#supply(Math.floor((address - base) / CHUNK_BYTES)),
+      });
+      if (isRefusal(result)) {
+        throw new SnapshotError('refused', `RAM cannot be loaded on touch: ${errnoName(result)}`);
+      }
     }
+  }
+
+  /** Where the process has RAM: a memfd may be mapped twice. */
+  #mappings(): readonly Hva[] {
+    const { ramHva, taggedRamHva } = this.#machine;
+    return taggedRamHva === undefined ? [ramHva] : [ramHva, taggedRamHva];
   }
 
   /** Why a chunk could not be had, if that has happened. */
@@ -77,14 +85,13 @@ export class LazyRam {
 
   /** From now on missing pages are what the host makes of them: zero. */
   #finish(): void {
-    const { process, ramHva, setup } = this.#machine;
-    process.userfault.unregister(ramHva, setup.plan.ramBytes);
+    const { process, setup } = this.#machine;
+    for (const base of this.#mappings()) process.userfault.unregister(base, setup.plan.ramBytes);
     this.#file.close();
   }
 
   /** See `MissingHandler`. */
-  #supply(address: Hva): PageContent | Refusal {
-    const number = Math.floor((address - this.#machine.ramHva) / CHUNK_BYTES);
+  #supply(number: number): PageContent | Refusal {
     try {
       const chunk = this.#file.chunk(number);
       this.#missing.delete(number);

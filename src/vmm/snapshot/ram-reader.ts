@@ -57,14 +57,21 @@ export class RamReader {
   }
 
   /**
-   * Whether nobody ever touched the chunk, so that it reads as zero. Linux: PAGEMAP_SCAN says as
-   * much of anonymous memory; what the process supplies itself is not its to judge.
+   * Whether nobody ever touched the chunk, so that it reads as zero. Linux: PAGEMAP_SCAN, and SEEK_DATA
+   * of a file. Of memory that the process supplies itself the host cannot tell.
    */
   #isUntouched(at: Hva): boolean {
-    const { areas, table } = this.#machine.process;
-    const area = areas.at(at);
-    const suppliedByUs = area !== undefined && (area.flags & VmFlag.uffdMissing) !== 0;
-    return !suppliedByUs && table.isEmptyBlock(at);
+    const { process } = this.#machine;
+    const area = process.areas.at(at);
+    if (area === undefined || (area.flags & VmFlag.uffdMissing) !== 0) return false;
+    if (area.backing.kind === 'anonymous') return process.isEmptyBlock(at);
+    if (area.backing.kind !== 'shmem') return false;
+    const { file, offset } = area.backing;
+    const from = offset + (at - area.start);
+    for (let done = 0; done < CHUNK_BYTES; done += file.pageBytes) {
+      if (file.exists(from + done)) return false;
+    }
+    return true;
   }
 }
 

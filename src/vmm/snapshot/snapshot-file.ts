@@ -31,6 +31,7 @@ export function openSnapshot(path: string): SnapshotFile {
 export class SnapshotFile implements PageSource {
   readonly path: string;
   readonly fileBytes: number;
+  readonly stateBytes: number;
   readonly state: MachineState;
   /** The chunks that are not all zero, ascending. */
   readonly chunks: readonly PlacedChunk[];
@@ -58,6 +59,7 @@ export class SnapshotFile implements PageSource {
     this.#reader = reader;
     this.path = path;
     this.fileBytes = fileBytes;
+    this.stateBytes = header.stateBytes;
     this.state = withState(path, () => decodeState(state));
     this.chunkCount = this.state.machine.ramBytes / CHUNK_BYTES;
     this.chunks = decodeIndex(path, index, {
