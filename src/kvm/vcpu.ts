@@ -130,15 +130,16 @@ export class Vcpu extends VcpuState implements Hypervisor {
   }
 
   /**
-   * KVM_ARM_VCPU_INIT: the reset state. EINVAL for other features than before, and see
-   * `checkVcpuInit`. Linux: kvm_arch_vcpu_ioctl_vcpu_init().
+   * KVM_ARM_VCPU_INIT: the reset state. EINVAL for other features than before, which all vCPUs of a
+   * VM share, and see `checkVcpuInit`. Linux: kvm_arch_vcpu_ioctl_vcpu_init().
    */
   init(request: KvmVcpuInit): 0 | Refusal {
     const refusal = checkVcpuInit(request);
     if (isRefusal(refusal)) return refusal;
     const given = request.features[0] ?? 0;
     const wanted = given & ~(1 << KVM_ARM_VCPU_POWER_OFF);
-    if (this.initialized && wanted !== this.features) return refuse(Errno.EINVAL);
+    const differs = (vcpu: Vcpu): boolean => vcpu.initialized && vcpu.features !== wanted;
+    if (this.#vm.vcpus.some(differs)) return refuse(Errno.EINVAL);
     this.features = wanted;
     this.#reset();
     this.initialized = true;
