@@ -1,8 +1,8 @@
 /**
- * One number for everything a machine is: SHA-256 over the state of its vCPUs, interrupt controller,
- * timers and devices (`state/`), and over its RAM with all allocation tags as the VMM's process maps
- * them. Machines with equal hashes go on alike, instruction for instruction; that runs repeat is
- * tested with it. Not a file format: the number means something within one version only.
+ * One number for everything a machine is: SHA-256 over the state of its vCPUs, interrupt
+ * controller, timers and devices (`state/`), and over its RAM with all allocation tags as the VMM's
+ * process maps them. Machines with equal hashes go on alike, instruction for instruction; that runs
+ * repeat is tested with it. Not a file format: the number means something within one version only.
  */
 import { createHash } from 'node:crypto';
 import type { Machine } from './machine.ts';

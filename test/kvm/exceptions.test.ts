@@ -1,6 +1,7 @@
 /**
- * What a guest's PE does at its edges: alignment of SP and PC, illegal returns, undefined and trapped
- * instructions at EL0, exclusives when the vCPU leaves the PE, and the PE of a VM without MTE.
+ * What a guest's PE does at its edges: alignment of SP and PC, illegal returns, undefined and
+ * trapped instructions at EL0, exclusives when the vCPU leaves the PE, and the PE of a VM without
+ * MTE.
  */
 import { describe, expect, it } from 'vitest';
 import { KVM_REG_CORE_PSTATE } from '../../src/kvm/uapi.ts';

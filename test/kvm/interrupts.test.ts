@@ -358,7 +358,13 @@ describe('Scheduler', () => {
     guest.process.memory.writeU64(memory, 1n);
     guest.begin('ldr x1, =0x80000000\n1: wfe\n ldr x0, [x1]\n cbnz x0, 1b\n mov x0, #8');
     guest.begin(
-      'ldr x1, =0x80000000\n mov x2, #0x1000\n2: subs x2, x2, #1\n b.ne 2b\n str xzr, [x1]\n sev\n mov x0, #9',
+      `ldr x1, =0x80000000
+       mov x2, #0x1000
+    2: subs x2, x2, #1
+       b.ne 2b
+       str xzr, [x1]
+       sev
+       mov x0, #9`,
       1,
     );
     const scheduler = new Scheduler(guest.vcpus, guest.kvm.clock);

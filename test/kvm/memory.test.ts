@@ -1,7 +1,7 @@
 /**
  * Guest memory under a running guest: how it comes in by page and by block, what happens when the
- * VMM's process changes its mappings, code that is changed by the guest and by the VMM, and accesses
- * over the end of a page.
+ * VMM's process changes its mappings, code that is changed by the guest and by the VMM, and
+ * accesses over the end of a page.
  */
 import { describe, expect, it } from 'vitest';
 import { assembleProgram } from '../../src/arm/a64/program.ts';
@@ -327,7 +327,7 @@ describe('code that changes', () => {
     expect(guest.run(text)).toMatchObject({ esr: 0x0200_0000n, elr: BigInt(PAGES) });
   });
 
-  it('a private file: code is read from the file, a store gives the guest a page of its own', () => {
+  it('a private file: code comes from the file, a store gives the guest its own page', () => {
     const guest = new GuestVm();
     const file = guest.host.createMemfd(MIB);
     const window = guest.map({ length: PAGE_SIZE, flags: MapFlag.shared, file });

@@ -143,7 +143,8 @@ describe('conduits', () => {
   it.each(['hvc #0', 'smc #0'])(
     '%s: PSCI_VERSION 1.1; x1 to x3 become 0, x4 stays',
     (instruction) => {
-      const text = `ldr x0, =${uapi.PSCI_0_2_FN_PSCI_VERSION}\n mov x3, #3\n mov x4, #4\n ${instruction}`;
+      const registers = 'mov x3, #3\n mov x4, #4';
+      const text = `ldr x0, =${uapi.PSCI_0_2_FN_PSCI_VERSION}\n ${registers}\n ${instruction}`;
       expect(guest.value(text)).toBe(0x1_0001n);
       expect([3, 4].map((n) => guest.vcpus[0]!.readX(n))).toEqual([0n, 4n]);
     },

@@ -1,7 +1,7 @@
 /**
- * Stage 1 as a guest works with it on a vCPU: TLB maintenance by VA, ASID and for all vCPUs, blocks,
- * the hardware's updates of descriptors, address translation instructions, and the aborts and their
- * syndromes. The walker alone is tested in src/machine/mmu.test.ts.
+ * Stage 1 as a guest works with it on a vCPU: TLB maintenance by VA, ASID and for all vCPUs,
+ * blocks, the hardware's updates of descriptors, address translation instructions, and the aborts
+ * and their syndromes. The walker alone is tested in src/machine/mmu.test.ts.
  */
 import { describe, expect, it } from 'vitest';
 import { BLOCK_SIZE, type Hva, hva, PAGE_SIZE } from '../../src/base/index.ts';
@@ -147,7 +147,7 @@ describe('ASIDs', () => {
     return { guest, memory, first, second, enter };
   }
 
-  it('a change of TTBR0_EL1: pages that are not global are the other space’s, back and forth', () => {
+  it('a change of TTBR0_EL1: pages that are not global are the other space’s', () => {
     const { guest, first, second, enter } = twoSpaces();
     const sum = [1, 2, 1, 2]
       .map(

@@ -1,6 +1,6 @@
 /**
- * VMs and vCPUs coming and going on one host: what KVM_CREATE_VCPU and KVM_ARM_VCPU_INIT refuse, VMs
- * that share a processor and never a translation, and what is given back in the end.
+ * VMs and vCPUs coming and going on one host: what KVM_CREATE_VCPU and KVM_ARM_VCPU_INIT refuse,
+ * VMs that share a processor and never a translation, and what is given back in the end.
  */
 import { describe, expect, it } from 'vitest';
 import { MIB } from '../../src/base/index.ts';

@@ -8,8 +8,13 @@ import { debianGuest } from '../support/debian-guest.ts';
 import { type GranuleRun, granule, statistic } from '../support/granule-cli.ts';
 
 /** What a kernel writes when something is wrong with it, or with the machine under it. */
-const COMPLAINT =
-  /\b(BUG|Oops|WARNING|Call trace|Kernel panic|Internal error|Unable to handle|rcu.*stall|hung task|segfault|SError|not tainted|Tainted)\b/i;
+const COMPLAINT = new RegExp(
+  [
+    '\\b(BUG|Oops|WARNING|Call trace|Kernel panic|Internal error|Unable to handle)\\b',
+    '\\b(rcu.*stall|hung task|soft lockup|segfault|SError|Tainted)\\b',
+  ].join('|'),
+  'i',
+);
 
 const complaints = (console: string): string[] =>
   console.split('\n').filter((line) => COMPLAINT.test(line));

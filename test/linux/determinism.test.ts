@@ -31,7 +31,7 @@ function boot(plan: ReturnType<typeof demoPlan>, seed: number): Run {
   };
 }
 
-it('two boots to power-off with one seed: equal; with another seed: KASLR differs', async (context) => {
+it('a boot to power-off: with the same seed equal, with another not', async (context) => {
   const debian = await debianGuest(context);
   const run = (seed: number): Run => {
     const options = { mte: true, cpuCount: 2, ramBytes: 256 * MIB, seed };

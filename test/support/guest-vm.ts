@@ -1,8 +1,8 @@
 /**
  * A VM with real vCPUs for tests of KVM: guest programs in our assembly run through the engine, the
  * MMU and every stage 2 fault. Its stage 1 is prepared here, with MMU, caches and tags switched on
- * through KVM_SET_ONE_REG. A program ends by storing x0 to a report address without memory, or in an
- * exception; either exits as MMIO. The VMM's side is the host process `process`.
+ * through KVM_SET_ONE_REG. A program ends by storing x0 to a report address without memory, or in
+ * an exception; either exits as MMIO. The VMM's side is the host process `process`.
  *
  *     VA 0000_0000   1 GiB block    Device, to the report addresses (and a VGIC's frames)
  *        4000_0000   1 GiB block    Tagged; IPA the same: programs, vectors, tables, stack
@@ -216,7 +216,9 @@ export class GuestVm {
     this.setRegister(name, (this.getRegister(name, vcpu) & ~mask) | value, vcpu);
   }
 
-  /** The entry of the level 3 table for `page` pages behind PAGES; the guest's TLB stays as it is. */
+  /**
+   * The entry of the level 3 table for `page` pages behind PAGES; the guest's TLB stays as it is.
+   */
   setPage(page: number, descriptor: bigint): void {
     accept(
       this.process.memory.writeU64(hva(this.codeHva + TABLES + 0x2000 + 8 * page), descriptor),
@@ -395,7 +397,10 @@ export function answerText(answer: Answer): string {
     case 'value':
       return `value ${hex(answer.value)}`;
     case 'exception':
-      return `exception ${hex(answer.vector)} esr ${hex(answer.esr)} far ${hex(answer.far)} elr ${hex(answer.elr)}`;
+      return (
+        `exception ${hex(answer.vector)} esr ${hex(answer.esr)} ` +
+        `far ${hex(answer.far)} elr ${hex(answer.elr)}`
+      );
     case 'exit':
       return exitText(answer.exit);
   }
@@ -406,7 +411,7 @@ export function exitText(exit: VcpuExit): string {
     case 'error':
       return errnoName(exit.errno);
     case 'mmio':
-      return `mmio ${exit.isWrite ? 'write' : 'read'} ${hex(exit.ipa)} size ${exit.size} data ${hex(exit.data)}`;
+      return `mmio ${exit.isWrite ? 'write' : 'read'} ${hex(exit.ipa)} size ${exit.size}`;
     default:
       return exit.kind;
   }

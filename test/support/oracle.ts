@@ -30,10 +30,13 @@ export const resultText = (result: number | bigint): string =>
 
 /** KVM_RUN's: Linux leaves exit_reason at 0 where it fails, MMIO as it was decoded. */
 export function exitText(exit: VcpuExit): string {
-  if (exit.kind === 'error') return `ret=-1 · ${errnoName(exit.errno)} · KVM_RUN=-1 exit_reason=0`;
+  if (exit.kind === 'error') {
+    return `ret=-1 · ${errnoName(exit.errno)} · KVM_RUN=-1 exit_reason=0`;
+  }
   if (exit.kind !== 'mmio') return exit.kind;
   const direction = exit.isWrite ? 'write' : 'read';
-  return `ret=0 · KVM_EXIT_MMIO ${direction} phys=${hex(exit.ipa)} len=${exit.size} data=${hex(exit.data)}`;
+  const access = `phys=${hex(exit.ipa)} len=${exit.size} data=${hex(exit.data)}`;
+  return `ret=0 · KVM_EXIT_MMIO ${direction} ${access}`;
 }
 
 /** A guest program's: `ret=0 · guest value=0x0`, or how else it ended. */
