@@ -1,13 +1,14 @@
 /**
  * What KVM_CREATE_VM gives: the descriptor of a VM with all its ioctls. Memory and capabilities are
- * `vm.ts`'s; here are the vCPUs, the interrupt controller, the timers' common part and the calls
- * that concern several vCPUs.
+ * `vm.ts`'s, interrupts `vm-interrupts.ts`'s; here are the vCPUs, what their timers and hypercalls
+ * share, and the calls that concern several vCPUs.
  */
 
 import { Prng } from '../base/index.ts';
 import { Errno, isRefusal, type Refusal, refuse } from '../host/index.ts';
 import { VmTimers } from './counter.ts';
 import type { HypercallVm } from './hypercall.ts';
+import { IoEventFds } from './ioeventfd.ts';
 import type { Kvm } from './kvm.ts';
 import type { KvmArmCopyMteTags } from './mte.ts';
 import type { KvmPolicy } from './policy.ts';
@@ -16,14 +17,24 @@ import { SmcccFilter } from './smccc-filter.ts';
 import type { KvmArmReadTagLog } from './tag-log.ts';
 import {
   KVM_ARM_TARGET_GENERIC_V8,
+  KVM_ARM_VM_SMCCC_CTRL,
+  KVM_ARM_VM_SMCCC_FILTER,
   KVM_CAP_MAX_VCPUS,
+  type KvmArmCounterOffset,
+  type KvmDeviceAttr,
   type KvmEnableCap,
+  type KvmIoEventfd,
+  type KvmIrqfd,
   type KvmIrqLevel,
+  type KvmIrqRouting,
+  type KvmSmcccFilter,
   type KvmVcpuInit,
 } from './uapi.ts';
 import { Vcpu } from './vcpu.ts';
-import { createVgicDevice, type VgicDevice, type VgicVm } from './vgic/device.ts';
+import type { VgicDevice } from './vgic/device.ts';
+import type { Vgic } from './vgic/vgic.ts';
 import type { KvmClearDirtyLog, KvmUserspaceMemoryRegion, Vm } from './vm.ts';
+import { VmInterrupts } from './vm-interrupts.ts';
 
 /** What `--trace` and tests want to hear of. */
 export interface VmObserver {
@@ -46,11 +57,12 @@ export class KvmVm {
   readonly timers: VmTimers;
   readonly registers: VmRegisters = createVmRegisters();
   readonly smcccFilter = new SmcccFilter();
+  readonly interrupts: VmInterrupts;
+  readonly ioEventFds = new IoEventFds();
   readonly vcpus: Vcpu[] = [];
   readonly observer: VmObserver;
   /** The VM as its hypercalls see it. */
   readonly hypercalls: HypercallVm;
-  #vgicDevice: VgicDevice | undefined;
   /** A vCPU is inside KVM_RUN. */
   isRunning = false;
   readonly #unwatch: () => void;
@@ -61,6 +73,7 @@ export class KvmVm {
     this.vm = vm;
     this.observer = options.observer ?? {};
     this.timers = new VmTimers(kvm.clock);
+    this.interrupts = new VmInterrupts(this);
     const self = this;
     this.hypercalls = {
       registers: this.registers,
@@ -80,12 +93,13 @@ export class KvmVm {
     });
   }
 
-  get vgic(): VgicDevice['vgic'] {
-    return this.#vgicDevice?.vgic;
+  /** The VGIC, from its initialisation on. */
+  get vgic(): Vgic | undefined {
+    return this.interrupts.vgic;
   }
 
   get vgicDevice(): VgicDevice | undefined {
-    return this.#vgicDevice;
+    return this.interrupts.device;
   }
 
   /** KVM_CHECK_EXTENSION. */
@@ -131,11 +145,13 @@ export class KvmVm {
   }
 
   /**
-   * KVM_CREATE_VCPU. EINVAL: id beyond the maximum; EEXIST: taken; EBUSY: the VGIC is initialised;
-   * ENOMEM: the machine has no room for another vCPU's TLBs. Linux: kvm_vm_ioctl_create_vcpu().
+   * KVM_CREATE_VCPU. EINVAL: id beyond the maximum, or as many as there can be; EBUSY: the VGIC is
+   * initialised; EEXIST: taken; ENOMEM: the machine has no room for another vCPU's TLBs. Linux:
+   * kvm_vm_ioctl_create_vcpu().
    */
   createVcpu(id: number): Vcpu | Refusal {
-    if (!Number.isInteger(id) || id < 0 || id >= this.checkExtension(KVM_CAP_MAX_VCPUS)) {
+    const most = this.checkExtension(KVM_CAP_MAX_VCPUS);
+    if (!Number.isInteger(id) || id < 0 || id >= most || this.vcpus.length >= most) {
       return refuse(Errno.EINVAL);
     }
     if (this.vgic !== undefined) return refuse(Errno.EBUSY);
@@ -144,7 +160,7 @@ export class KvmVm {
     if (contextIndex < 0) return refuse(Errno.ENOMEM);
     const vcpu = new Vcpu(this, { id, index: this.vcpus.length, contextIndex });
     this.vcpus.push(vcpu);
-    const room = this.#vgicDevice?.vcpuCreated() ?? 0;
+    const room = this.vgicDevice?.vcpuCreated() ?? 0;
     if (isRefusal(room)) {
       this.vcpus.pop();
       vcpu.destroy();
@@ -154,44 +170,73 @@ export class KvmVm {
     return vcpu;
   }
 
-  /** KVM_CREATE_DEVICE: only the VGIC, once; see `createVgicDevice` for refusals. */
+  // ---- interrupts and devices -----------------------------------------------------------------
+
+  /** KVM_CREATE_DEVICE; see `VmInterrupts.createDevice`. */
   createDevice(type: number): VgicDevice | Refusal {
-    const view: VgicVm = vgicView(this);
-    const device = createVgicDevice(view, {
-      type,
-      exists: this.#vgicDevice !== undefined,
-      onSignal: (index) => this.vcpus[index]?.interruptRaised(),
-    });
-    if (!isRefusal(device)) this.#vgicDevice = device;
-    return device;
+    return this.interrupts.createDevice(type);
   }
 
-  /** KVM_IRQ_LINE. ENXIO without a VGIC; otherwise see `VgicDevice.irqLine`. */
+  /** KVM_CREATE_DEVICE with KVM_CREATE_DEVICE_TEST: ENODEV for a type that does not exist. */
+  testDevice(type: number): 0 | Refusal {
+    return this.interrupts.testDevice(type);
+  }
+
+  /** KVM_IRQ_LINE; see `VmInterrupts.irqLine`. */
   irqLine(request: KvmIrqLevel): 0 | Refusal {
-    return this.#vgicDevice?.irqLine(request) ?? refuse(Errno.ENXIO);
+    return this.interrupts.irqLine(request);
+  }
+
+  /** KVM_IRQFD; see `IrqFds.request`. */
+  irqfd(request: KvmIrqfd): 0 | Refusal {
+    return this.interrupts.irqfd(request);
+  }
+
+  /** KVM_SET_GSI_ROUTING; see `GsiRouting.set`. */
+  setGsiRouting(request: KvmIrqRouting): 0 | Refusal {
+    return this.interrupts.setGsiRouting(request);
+  }
+
+  /** KVM_IOEVENTFD; see `IoEventFds.request`. */
+  ioeventfd(request: KvmIoEventfd): 0 | Refusal {
+    return this.ioEventFds.request(request);
+  }
+
+  // ---- time and hypercalls --------------------------------------------------------------------
+
+  /** KVM_ARM_SET_COUNTER_OFFSET; see `VmTimers.setCounterOffset`. */
+  setCounterOffset({ counterOffset, reserved = 0n }: KvmArmCounterOffset): 0 | Refusal {
+    return this.timers.setCounterOffset(counterOffset, reserved, this.isRunning);
+  }
+
+  /**
+   * KVM_SET_DEVICE_ATTR on the VM: KVM_ARM_VM_SMCCC_FILTER, `filter` being what the attribute's
+   * address points to. ENXIO for another attribute, otherwise see `SmcccFilter.set`.
+   */
+  setAttr(attr: KvmDeviceAttr, filter: KvmSmcccFilter): 0 | Refusal {
+    const has = this.hasAttr(attr);
+    if (isRefusal(has)) return has;
+    const { base, nrFunctions: count, action } = filter;
+    return this.smcccFilter.set({ base, count, action, hasRunOnce: this.registers.hasRunOnce });
+  }
+
+  /** KVM_GET_DEVICE_ATTR on the VM: EINVAL, as there is nothing to get. */
+  getAttr(_attr: KvmDeviceAttr): Refusal {
+    return refuse(Errno.EINVAL);
+  }
+
+  /** KVM_HAS_DEVICE_ATTR on the VM: 0, or ENXIO. */
+  hasAttr({ group, attr }: KvmDeviceAttr): 0 | Refusal {
+    const known = group === KVM_ARM_VM_SMCCC_CTRL && attr === BigInt(KVM_ARM_VM_SMCCC_FILTER);
+    return known ? 0 : refuse(Errno.ENXIO);
   }
 
   /** Gives back memory and TLB regions; neither the VM nor its vCPUs are used again. */
   destroy(): void {
     for (const vcpu of this.vcpus) vcpu.destroy();
+    this.interrupts.release();
+    this.ioEventFds.release();
     this.#unwatch();
     this.vm.destroy();
   }
-}
-
-/** The VM as the VGIC sees it; timers own their PPIs. */
-function vgicView(vm: KvmVm): VgicVm {
-  return {
-    ipaBits: vm.vm.ipaBits,
-    get vcpuCount() {
-      return vm.vcpus.length;
-    },
-    get isRunning() {
-      return vm.isRunning;
-    },
-    get hasRunOnce() {
-      return vm.registers.hasRunOnce;
-    },
-    ownsPpi: (intid) => intid === vm.timers.virtualPpi || intid === vm.timers.physicalPpi,
-  };
 }

@@ -33,6 +33,11 @@ import {
 export interface VmRegisters {
   /** KVM_CAP_ARM_MTE is enabled; it cannot change once a vCPU exists. */
   mte: boolean;
+  /**
+   * The features of KVM_ARM_VCPU_INIT, the same for all vCPUs; undefined before the first call.
+   * Without KVM_ARM_VCPU_POWER_OFF, which is no feature but the state of one vCPU.
+   */
+  vcpuFeatures: number | undefined;
   /** A vCPU has entered the guest: ID registers and hypercall bitmaps no longer change. */
   hasRunOnce: boolean;
   /** Values of the registers with rule 'id', by slot; empty until the first KVM_ARM_VCPU_INIT. */
@@ -51,7 +56,7 @@ export interface VcpuRegisters {
   readonly vcpuId: number;
   /** KVM_ARM_VCPU_INIT has succeeded. */
   readonly initialized: boolean;
-  /** The feature bits given to KVM_ARM_VCPU_INIT, without KVM_ARM_VCPU_POWER_OFF. */
+  /** `VmRegisters.vcpuFeatures`, 0 before there are any. */
   readonly features: number;
   readX(n: number): bigint;
   writeX(n: number, value: bigint): void;
@@ -84,6 +89,7 @@ export const smcccFeatures = {
 /** The registers of a new VM. */
 export const createVmRegisters = (): VmRegisters => ({
   mte: false,
+  vcpuFeatures: undefined,
   hasRunOnce: false,
   idRegisters: new Map(),
   psciVersion: 0,

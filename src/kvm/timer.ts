@@ -15,6 +15,8 @@ import {
   type VmTimers,
 } from './counter.ts';
 import {
+  KVM_ARM_DEV_EL1_PTIMER,
+  KVM_ARM_DEV_EL1_VTIMER,
   KVM_REG_ARM_PTIMER_CNT,
   KVM_REG_ARM_PTIMER_CTL,
   KVM_REG_ARM_PTIMER_CVAL,
@@ -181,6 +183,14 @@ export class VcpuTimers {
     if (level === timer.line) return;
     timer.line = level;
     this.#setPpi(this.#vcpu, ppi, level);
+  }
+
+  /** Levels of both interrupts as `update` last found them: KVM_ARM_DEV_EL1_VTIMER and PTIMER. */
+  get levels(): number {
+    return (
+      (this.#virtual.line ? KVM_ARM_DEV_EL1_VTIMER : 0) |
+      (this.#physical.line ? KVM_ARM_DEV_EL1_PTIMER : 0)
+    );
   }
 
   /**

@@ -25,7 +25,9 @@ export type VcpuExit =
   | { readonly kind: 'debug'; readonly esr: bigint }
   /** KVM_EXIT_ARM_NISV. */
   | { readonly kind: 'nisv'; readonly ipa: Ipa; readonly esrIss: number }
-  /** KVM_RUN = -1, EINTR: `immediateExit` was set. */
+  /**
+   * KVM_RUN = -1, EINTR: `immediateExit` was set; or, without a VGIC, `Vcpu.deviceIrqLevel` changed.
+   */
   | { readonly kind: 'interrupted' }
   /** The turn is over; run it again. */
   | { readonly kind: 'preempted' }

@@ -6,8 +6,18 @@
 import type { LoadStoreSyndrome } from '../arm/syndrome.ts';
 import type { Ipa } from '../base/index.ts';
 import * as S from '../engine/state.ts';
+import type { EventFd } from '../host/index.ts';
+import type { IoEventFds } from './ioeventfd.ts';
 import type { MmioExit } from './vcpu-exit.ts';
 import type { Vgic } from './vgic/vgic.ts';
+
+export interface MmioRequest {
+  readonly ipa: Ipa;
+  readonly access: LoadStoreSyndrome;
+  readonly isWrite: boolean;
+  readonly vgic: Vgic | undefined;
+  readonly ioEventFds: IoEventFds;
+}
 
 /** The access that is under way: what the device is asked, and where its answer goes. */
 interface PendingMmio {
@@ -19,29 +29,29 @@ export class VcpuMmio {
   #pending: PendingMmio | undefined;
 
   /**
-   * Begins an access by the vCPU whose state `words` is. Returns the exit for the VMM; or undefined
-   * when the VGIC has done it: then the PC is still to be moved.
+   * Begins an access by the vCPU whose state `words` is. Returns the exit for the VMM; or who in the
+   * kernel did it, the VGIC or an eventfd, which is yet to be signalled: then the PC is to be moved.
    */
-  begin(
-    words: BigUint64Array,
-    request: { ipa: Ipa; access: LoadStoreSyndrome; isWrite: boolean; vgic: Vgic | undefined },
-  ): MmioExit | undefined {
-    const { ipa, access, isWrite, vgic } = request;
+  begin(words: BigUint64Array, request: MmioRequest): MmioExit | 'gic' | EventFd {
+    const { ipa, access, isWrite, vgic, ioEventFds } = request;
     const size = (1 << access.sas) as 1 | 2 | 4 | 8;
     const stored = access.srt === 31 ? 0n : words[S.X / 8 + access.srt]!;
     const data = isWrite ? BigInt.asUintN(8 * size, stored) : 0n;
     const exit: MmioExit = { kind: 'mmio', ipa, isWrite, size, data };
-    this.#pending = { exit, access };
-    if (vgic?.contains(ipa) !== true) return exit;
+    if (vgic?.contains(ipa) !== true) {
+      const eventFd = isWrite ? ioEventFds.find(ipa, size, data) : undefined;
+      if (eventFd !== undefined) return eventFd;
+      this.#pending = { exit, access };
+      return exit;
+    }
     if (isWrite) {
       const low = Number(BigInt.asIntN(32, data));
       const high = Number(BigInt.asIntN(32, data >> 32n));
       vgic.write(ipa, size, low, high);
     } else {
-      exit.data = vgic.read(ipa, size);
+      writeBack(words, access, size, vgic.read(ipa, size));
     }
-    this.complete(words);
-    return undefined;
+    return 'gic';
   }
 
   /** An exit waits for its KVM_RUN. */
@@ -54,15 +64,24 @@ export class VcpuMmio {
     const pending = this.#pending;
     this.#pending = undefined;
     if (pending === undefined || pending.exit.isWrite) return;
-    const { access, exit } = pending;
-    if (access.srt === 31) return;
-    let value = BigInt.asUintN(8 * exit.size, exit.data);
-    if (access.sse) value = BigInt.asUintN(64, BigInt.asIntN(8 * exit.size, value));
-    words[S.X / 8 + access.srt] = access.sf ? value : BigInt.asUintN(32, value);
+    writeBack(words, pending.access, pending.exit.size, pending.exit.data);
   }
 
   /** Forgets the access: the instruction is not carried out. */
   abandon(): void {
     this.#pending = undefined;
   }
+}
+
+/** A load's result, extended as the instruction says. */
+function writeBack(
+  words: BigUint64Array,
+  { srt, sse, sf }: LoadStoreSyndrome,
+  size: number,
+  data: bigint,
+): void {
+  if (srt === 31) return;
+  let value = BigInt.asUintN(8 * size, data);
+  if (sse) value = BigInt.asUintN(64, BigInt.asIntN(8 * size, value));
+  words[S.X / 8 + srt] = sf ? value : BigInt.asUintN(32, value);
 }

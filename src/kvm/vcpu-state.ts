@@ -36,7 +36,6 @@ export abstract class VcpuState implements VcpuRegisters {
   readonly vm: VmRegisters;
   abstract readonly timers: VcpuTimers;
   initialized = false;
-  features = 0;
   protected readonly core: Core;
   protected readonly context: CpuContext;
 
@@ -45,6 +44,10 @@ export abstract class VcpuState implements VcpuRegisters {
     this.vm = options.vm;
     this.core = options.core;
     this.context = options.context;
+  }
+
+  get features(): number {
+    return this.vm.vcpuFeatures ?? 0;
   }
 
   /** Affinity fields of MPIDR_EL1. */

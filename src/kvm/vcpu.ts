@@ -9,15 +9,15 @@ import { brkEsr, type LoadStoreSyndrome, softwareStepEsr } from '../arm/syndrome
 import { features, type SystemRegister } from '../arm/sysreg/index.ts';
 import { assertNever, type Hva, type Ipa } from '../base/index.ts';
 import * as S from '../engine/state.ts';
-import { Errno, isRefusal, type Refusal, refuse } from '../host/index.ts';
+import { Errno, EventFd, errnoOf, isRefusal, type Refusal, refuse } from '../host/index.ts';
 import { CpuContext, type Hypervisor } from '../machine/context.ts';
 import type { CoreExit } from '../machine/core.ts';
-import { takeAbort, takeException, Vector } from '../machine/exceptions.ts';
 import { loadStoreSyndrome } from '../machine/load-store-syndrome.ts';
 import type { FaultRecord, MmuFeatures } from '../machine/mmu.ts';
 import { type AbortOutcome, handleGuestAbort } from './fault.ts';
 import type { HypercallAction } from './hypercall.ts';
 import type { KvmVm } from './kvm-vm.ts';
+import { injectAbort, PendingExceptions } from './pending-exceptions.ts';
 import {
   checkVcpuInit,
   finalizeVcpuRegisters,
@@ -28,11 +28,17 @@ import { handleHypercall } from './smccc.ts';
 import { VcpuTimers } from './timer.ts';
 import {
   KVM_ARM_VCPU_POWER_OFF,
+  KVM_ARM_VCPU_TIMER_CTRL,
   KVM_GUESTDBG_ENABLE,
   KVM_GUESTDBG_SINGLESTEP,
   KVM_GUESTDBG_USE_SW_BP,
   KVM_MP_STATE_RUNNABLE,
   KVM_MP_STATE_STOPPED,
+  KVM_MP_STATE_SUSPENDED,
+  KVM_SYSTEM_EVENT_WAKEUP,
+  type KvmDeviceAttr,
+  type KvmMpState,
+  type KvmVcpuEvents,
   type KvmVcpuInit,
 } from './uapi.ts';
 import type { VcpuExit } from './vcpu-exit.ts';
@@ -48,6 +54,7 @@ const PREEMPTED: VcpuExit = { kind: 'preempted' };
 const BLOCKED: VcpuExit = { kind: 'blocked' };
 const YIELDED: VcpuExit = { kind: 'yielded' };
 const INTERRUPTED: VcpuExit = { kind: 'interrupted' };
+const WAKEUP: VcpuExit = { kind: 'system-event', type: KVM_SYSTEM_EVENT_WAKEUP, data: [] };
 
 /** Answers that are the scheduler's business and no exits of the guest's. */
 const TURN_ENDS: readonly VcpuExit['kind'][] = ['preempted', 'blocked', 'yielded', 'interrupted'];
@@ -90,12 +97,22 @@ export class Vcpu extends VcpuState implements Hypervisor {
    * Makes the next run return before the guest executes anything. Linux: kvm_run.immediate_exit.
    */
   immediateExit = false;
-  poweredOff = false;
+  /**
+   * Without a VGIC, the levels of the timers' interrupts as the VMM was last told of them
+   * (KVM_ARM_DEV_EL1_…). Linux: kvm_run.s.regs.device_irq_level.
+   */
+  deviceIrqLevel = 0;
   readonly #vm: KvmVm;
   readonly #mmio = new VcpuMmio();
+  readonly #pending: PendingExceptions;
+  /** Inputs that the VMM drives where there is no VGIC. */
+  readonly #userLines = { irq: false, fiq: false };
+  #mpState: KvmMpState = KVM_MP_STATE_RUNNABLE;
   #waiting = false;
   /** The page of the VMM that this vCPU touched and that is on its way. */
   #awaited: Hva | undefined;
+  /** The guest's last address that stage 2 refused. Linux: kvm_vcpu_get_hfar(). */
+  #faultAddress = 0n;
   #hasRun = false;
 
   /** Called by `KvmVm.createVcpu`. */
@@ -113,6 +130,7 @@ export class Vcpu extends VcpuState implements Hypervisor {
     });
     super({ vcpuId: options.id, vm: vm.registers, core, context });
     this.#vm = vm;
+    this.#pending = new PendingExceptions(core, context);
     this.index = options.index;
     context.mte = mte;
     context.vmid = stage2.vmid;
@@ -130,20 +148,22 @@ export class Vcpu extends VcpuState implements Hypervisor {
   }
 
   /**
-   * KVM_ARM_VCPU_INIT: the reset state. EINVAL for other features than before, which all vCPUs of a
-   * VM share, and see `checkVcpuInit`. Linux: kvm_arch_vcpu_ioctl_vcpu_init().
+   * KVM_ARM_VCPU_INIT: the reset state. EINVAL for other features than the VM's vCPUs have, and see
+   * `checkVcpuInit`. Linux: kvm_arch_vcpu_ioctl_vcpu_init().
    */
   init(request: KvmVcpuInit): 0 | Refusal {
     const refusal = checkVcpuInit(request);
     if (isRefusal(refusal)) return refusal;
     const given = request.features[0] ?? 0;
     const wanted = given & ~(1 << KVM_ARM_VCPU_POWER_OFF);
-    const differs = (vcpu: Vcpu): boolean => vcpu.initialized && vcpu.features !== wanted;
-    if (this.#vm.vcpus.some(differs)) return refuse(Errno.EINVAL);
-    this.features = wanted;
+    if ((this.vm.vcpuFeatures ?? wanted) !== wanted) return refuse(Errno.EINVAL);
+    this.vm.vcpuFeatures = wanted;
     this.#reset();
+    this.#pending.clear();
+    this.setUserLine('irq', false);
+    this.setUserLine('fiq', false);
     this.initialized = true;
-    this.poweredOff = (given & (1 << KVM_ARM_VCPU_POWER_OFF)) !== 0;
+    this.#mpState = wanted === given ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_STOPPED;
     return 0;
   }
 
@@ -164,18 +184,71 @@ export class Vcpu extends VcpuState implements Hypervisor {
   }
 
   /** KVM_GET_MP_STATE. */
-  get mpState(): number {
-    return this.poweredOff ? KVM_MP_STATE_STOPPED : KVM_MP_STATE_RUNNABLE;
+  get mpState(): KvmMpState {
+    return this.#mpState;
   }
 
-  /** KVM_SET_MP_STATE. EINVAL for a state that arm64 has not. */
+  /**
+   * KVM_SET_MP_STATE: runnable, stopped, or suspended until an interrupt wakes it, which the VMM is
+   * told of (KVM_SYSTEM_EVENT_WAKEUP) and answers with another state. EINVAL for any other.
+   */
   setMpState(state: number): 0 | Refusal {
-    if (state !== KVM_MP_STATE_RUNNABLE && state !== KVM_MP_STATE_STOPPED) {
-      return refuse(Errno.EINVAL);
+    switch (state) {
+      case KVM_MP_STATE_RUNNABLE:
+      case KVM_MP_STATE_STOPPED:
+      case KVM_MP_STATE_SUSPENDED:
+        this.#mpState = state;
+        return 0;
+      default:
+        return refuse(Errno.EINVAL);
     }
-    this.poweredOff = state === KVM_MP_STATE_STOPPED;
-    return 0;
   }
+
+  get poweredOff(): boolean {
+    return this.#mpState === KVM_MP_STATE_STOPPED;
+  }
+
+  // ---- events and attributes ------------------------------------------------------------------
+
+  /** KVM_GET_VCPU_EVENTS. */
+  get events(): Required<KvmVcpuEvents> {
+    return this.#pending.events;
+  }
+
+  /**
+   * KVM_SET_VCPU_EVENTS; see `PendingExceptions.add`. An abort answers the load or store that the
+   * VMM was last asked for: it is not carried out.
+   */
+  setEvents(events: KvmVcpuEvents): 0 | Refusal {
+    const result = this.#pending.add(events, this.#faultAddress);
+    if (this.#pending.hasAbort) this.#waiting = false;
+    return result;
+  }
+
+  /**
+   * KVM_SET_DEVICE_ATTR on the vCPU: the PPIs of the timers, for all vCPUs. ENXIO for another group,
+   * otherwise see `VmTimers.setPpi`.
+   */
+  setAttr({ group, attr }: KvmDeviceAttr, value: bigint): 0 | Refusal {
+    if (group !== KVM_ARM_VCPU_TIMER_CTRL) return refuse(Errno.ENXIO);
+    const haveVgic = this.#vm.vgicDevice !== undefined;
+    return this.#vm.timers.setPpi(Number(attr), Number(BigInt.asIntN(32, value)), haveVgic);
+  }
+
+  /** KVM_GET_DEVICE_ATTR on the vCPU; ENXIO for what is not the PPI of a timer. */
+  getAttr({ group, attr }: KvmDeviceAttr): bigint | Refusal {
+    if (group !== KVM_ARM_VCPU_TIMER_CTRL) return refuse(Errno.ENXIO);
+    const ppi = this.#vm.timers.ppi(Number(attr));
+    return isRefusal(ppi) ? ppi : BigInt(ppi);
+  }
+
+  /** KVM_HAS_DEVICE_ATTR on the vCPU: 0, or ENXIO. */
+  hasAttr(attr: KvmDeviceAttr): 0 | Refusal {
+    const value = this.getAttr(attr);
+    return isRefusal(value) ? value : 0;
+  }
+
+  // ---- waiting and interrupts -----------------------------------------------------------------
 
   /**
    * Whether the vCPU waits for an interrupt (WFI). Linux has no call for it, as there the thread of
@@ -189,12 +262,10 @@ export class Vcpu extends VcpuState implements Hypervisor {
     this.#waiting = value;
   }
 
-  // ---- KVM_RUN --------------------------------------------------------------------------------
-
-  /** Whether a run would execute anything: powered on, waiting for no interrupt and no page. */
+  /** Whether a run would do anything: powered on, waiting for no interrupt and no page. */
   get runnable(): boolean {
     if (this.poweredOff || this.#awaitsPage()) return false;
-    if (!this.#waiting) return true;
+    if (!this.#waiting && this.#mpState === KVM_MP_STATE_RUNNABLE) return true;
     this.timers.update();
     return this.#interruptPending();
   }
@@ -210,9 +281,12 @@ export class Vcpu extends VcpuState implements Hypervisor {
     return this.#awaited !== undefined;
   }
 
+  /** Linux: kvm_arch_vcpu_runnable(), kvm_cpu_has_pending_timer(). */
   #interruptPending(): boolean {
     const { vgic } = this.#vm;
-    return vgic !== undefined && (vgic.irqPending(this.index) || vgic.fiqPending(this.index));
+    if (this.context.sErrorPending) return true;
+    if (vgic !== undefined) return vgic.irqPending(this.index) || vgic.fiqPending(this.index);
+    return this.#userLines.irq || this.#userLines.fiq || this.timers.levels !== 0;
   }
 
   /** The VGIC raised an input of this vCPU. */
@@ -220,13 +294,31 @@ export class Vcpu extends VcpuState implements Hypervisor {
     this.#updateLines();
   }
 
+  /** KVM_IRQ_LINE of a CPU's own input, for a VMM that emulates the interrupt controller. */
+  setUserLine(line: 'irq' | 'fiq', level: boolean): void {
+    this.#userLines[line] = level;
+    this.#updateLines();
+  }
+
   #updateLines(): void {
     const { vgic } = this.#vm;
-    if (vgic === undefined) return;
-    this.core.setInterruptLines(this.context, {
-      irq: vgic.irqPending(this.index),
-      fiq: vgic.fiqPending(this.index),
-    });
+    const lines =
+      vgic === undefined
+        ? this.#userLines
+        : { irq: vgic.irqPending(this.index), fiq: vgic.fiqPending(this.index) };
+    this.core.setInterruptLines(this.context, lines);
+  }
+
+  /**
+   * Without a VGIC the VMM is to hear of the timers' interrupts: whether that is news. Linux:
+   * kvm_timer_should_notify_user(), kvm_timer_update_run().
+   */
+  #showTimers(): boolean {
+    if (this.#vm.vgicDevice !== undefined) return false;
+    const { levels } = this.timers;
+    const changed = levels !== this.deviceIrqLevel;
+    this.deviceIrqLevel = levels;
+    return changed;
   }
 
   /** Stage 2 lost translations: nothing derived from it may be used. */
@@ -235,27 +327,35 @@ export class Vcpu extends VcpuState implements Hypervisor {
     this.core.tlbs.flush(this.context);
   }
 
+  // ---- KVM_RUN --------------------------------------------------------------------------------
+
   /**
-   * KVM_RUN, for at most about `budget` instructions. ENOEXEC before KVM_ARM_VCPU_INIT; the errnos
-   * of an exit that KVM cannot settle.
+   * KVM_RUN, for at most about `budget` instructions. ENOEXEC before KVM_ARM_VCPU_INIT, what the
+   * VGIC's device says that is not ready; the errnos of an exit that KVM cannot settle. After an
+   * error the guest stands where it stood, and may be run again.
    */
   run(budget = 1_000_000): VcpuExit {
     if (!this.initialized) return { kind: 'error', errno: Errno.ENOEXEC };
     const refusal = this.#firstRun();
-    if (isRefusal(refusal)) return { kind: 'error', errno: -refusal as Errno };
+    if (isRefusal(refusal)) return { kind: 'error', errno: errnoOf(refusal) };
     this.#completeMmio();
+    this.#pending.deliverAbort();
     if (this.immediateExit) {
       // A signal ends a wait; the guest goes on behind its WFI. Linux: kvm_vcpu_check_block().
       this.#waiting = false;
       return INTERRUPTED;
     }
     this.#vm.isRunning = true;
-    // The guest is entered by an exception return. Arm: AArch64.ExceptionReturn().
-    this.core.s[S.MONITOR_ADDRESS / 4] = 0;
-    const exit = this.#loop(budget);
-    this.#vm.isRunning = false;
-    if (!TURN_ENDS.includes(exit.kind)) this.#count(exit.kind);
-    return exit;
+    try {
+      // The guest is entered by an exception return. Arm: AArch64.ExceptionReturn().
+      this.core.s[S.MONITOR_ADDRESS / 4] = 0;
+      const exit = this.#loop(budget);
+      this.#showTimers();
+      if (!TURN_ENDS.includes(exit.kind)) this.#count(exit.kind);
+      return exit;
+    } finally {
+      this.#vm.isRunning = false;
+    }
   }
 
   /** Linux: kvm_arch_vcpu_run_pid_change(). */
@@ -279,6 +379,10 @@ export class Vcpu extends VcpuState implements Hypervisor {
       if (this.poweredOff || this.#awaitsPage()) return BLOCKED;
       this.timers.update();
       this.#updateLines();
+      if (this.#mpState === KVM_MP_STATE_SUSPENDED) {
+        return this.#interruptPending() ? WAKEUP : BLOCKED;
+      }
+      if (this.#showTimers()) return INTERRUPTED;
       if (this.#waiting) {
         if (!this.#interruptPending()) return BLOCKED;
         this.#waiting = false;
@@ -393,13 +497,14 @@ export class Vcpu extends VcpuState implements Hypervisor {
         this.#waiting = true;
         return undefined;
       case 'cpu-off':
-        this.poweredOff = true;
+        this.#mpState = KVM_MP_STATE_STOPPED;
         return undefined;
       case 'cpu-on':
         this.#vm.vcpus[action.target]!.powerOn(action.entry, action.context);
         return undefined;
       case 'system-event':
-        if (action.stopAll) for (const vcpu of this.#vm.vcpus) vcpu.poweredOff = true;
+        if (action.stopAll)
+          for (const vcpu of this.#vm.vcpus) vcpu.setMpState(KVM_MP_STATE_STOPPED);
         return { kind: 'system-event', type: action.type, data: action.data };
       case 'forward':
         return { kind: 'hypercall', functionId: action.functionId, flags: action.flags };
@@ -413,7 +518,7 @@ export class Vcpu extends VcpuState implements Hypervisor {
     this.#reset();
     this.writePc(entry);
     this.writeX(0, context);
-    this.poweredOff = false;
+    this.#mpState = KVM_MP_STATE_RUNNABLE;
   }
 
   // ---- stage 2 faults and MMIO ----------------------------------------------------------------
@@ -422,6 +527,7 @@ export class Vcpu extends VcpuState implements Hypervisor {
     const { fault, fetch, opcode } = exit;
     const access = fetch || fault.s1ptw ? undefined : loadStoreSyndrome(opcode);
     const far = (BigInt(fault.vaHigh >>> 0) << 32n) | BigInt(fault.vaLow >>> 0);
+    this.#faultAddress = far;
     this.statistics.stage2FaultCount++;
     const outcome = handleGuestAbort(this.#vm.vm, {
       type: fault.type,
@@ -461,10 +567,11 @@ export class Vcpu extends VcpuState implements Hypervisor {
       case 'nisv':
         return { kind: 'nisv', ipa: outcome.ipa, esrIss: (fault.write ? WNR : 0) | fault.fsc };
       case 'inject-abort':
-        this.#injectAbort(outcome);
+        this.core.countInstruction();
+        injectAbort(this.core, outcome);
         return undefined;
       case 'inject-serror':
-        takeException(this.core, Vector.sError, (0x2f << 26) | (1 << 25));
+        this.#pending.addSError();
         return undefined;
       case 'wait':
         this.#awaited = outcome.hva;
@@ -481,22 +588,15 @@ export class Vcpu extends VcpuState implements Hypervisor {
     }
   }
 
-  /** Linux: inject_abt64(). */
-  #injectAbort(abort: Extract<AbortOutcome, { kind: 'inject-abort' }>): void {
-    const fromEl0 = this.core.s[S.EL / 4] === 0;
-    const ec = (abort.fetch ? 0x20 : 0x24) + (fromEl0 ? 0 : 1);
-    const high = Number(BigInt.asIntN(32, abort.far >> 32n));
-    const low = Number(BigInt.asIntN(32, abort.far));
-    this.core.countInstruction();
-    takeAbort(this.core, (ec << 26) | (1 << 25) | abort.fsc, high, low);
-  }
-
   #startMmio(ipa: Ipa, access: LoadStoreSyndrome, isWrite: boolean): VcpuExit | undefined {
-    const { vgic, observer } = this.#vm;
-    const exit = this.#mmio.begin(this.core.memory.u64, { ipa, access, isWrite, vgic });
-    if (exit === undefined) {
-      this.#count('gic');
+    const { vgic, ioEventFds, observer } = this.#vm;
+    const request = { ipa, access, isWrite, vgic, ioEventFds };
+    const exit = this.#mmio.begin(this.core.memory.u64, request);
+    if (exit === 'gic' || exit instanceof EventFd) {
       this.core.advancePc();
+      this.#count(exit === 'gic' ? 'gic' : 'ioeventfd');
+      // Whoever hears it may look at this vCPU, so its state must be complete.
+      if (exit !== 'gic') exit.signal();
       return undefined;
     }
     const stored = isWrite ? ` data=0x${exit.data.toString(16)}` : '';
@@ -510,6 +610,7 @@ export class Vcpu extends VcpuState implements Hypervisor {
   }
 
   #completeMmio(): void {
+    if (this.#pending.hasAbort) this.#mmio.abandon();
     if (!this.#mmio.isPending) return;
     const words = this.words();
     this.#mmio.complete(words);

@@ -20,15 +20,24 @@ export class Delivery {
   readonly #irq: Uint8Array;
   readonly #fiq: Uint8Array;
   readonly #onSignal: (vcpu: number) => void;
+  readonly #onSpiEnded: (intid: number) => void;
 
-  /** `onSignal` is called with a vCPU's index whenever its IRQ or FIQ input rises. */
-  constructor(interrupts: Interrupts, onSignal: (vcpu: number) => void) {
+  /**
+   * `onSignal` is called with a vCPU's index whenever its IRQ or FIQ input rises, `onSpiEnded` with
+   * the INTID of each level-sensitive SPI that a guest ends. Linux: vgic_v3_fold_lr_state().
+   */
+  constructor(
+    interrupts: Interrupts,
+    onSignal: (vcpu: number) => void,
+    onSpiEnded: (intid: number) => void = () => undefined,
+  ) {
     this.interrupts = interrupts;
     this.cpus = Array.from({ length: interrupts.vcpuCount }, () => new CpuInterface());
     this.#candidate = new Int32Array(interrupts.vcpuCount).fill(-1);
     this.#irq = new Uint8Array(interrupts.vcpuCount);
     this.#fiq = new Uint8Array(interrupts.vcpuCount);
     this.#onSignal = onSignal;
+    this.#onSpiEnded = onSpiEnded;
   }
 
   /** Whether group 1 interrupts `vcpu` now: its PSTATE.I aside. */
@@ -118,10 +127,7 @@ export class Delivery {
       this.interrupts.isActive(slot) &&
       this.interrupts.groupOf(slot) === group &&
       cpu.matches(this.interrupts.priority[slot]!, group, dropped);
-    if (ours && !cpu.splitEoi) {
-      this.interrupts.deactivate(slot);
-      this.#slotChanged(slot);
-    }
+    if (ours && !cpu.splitEoi) this.#end(slot);
     this.refresh(vcpu);
   }
 
@@ -129,7 +135,13 @@ export class Delivery {
   deactivate(vcpu: number, intid: number): void {
     const slot = this.interrupts.slotOf(vcpu, intid);
     if (slot < 0 || !this.cpus[vcpu]!.splitEoi || !this.interrupts.isActive(slot)) return;
-    this.interrupts.deactivate(slot);
+    this.#end(slot);
+  }
+
+  #end(slot: number): void {
+    const { interrupts } = this;
+    interrupts.deactivate(slot);
+    if (interrupts.isLevelSpi(slot)) this.#onSpiEnded(interrupts.intidOf(slot));
     this.#slotChanged(slot);
   }
 

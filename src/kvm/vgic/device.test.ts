@@ -38,6 +38,7 @@ type FakeVm = { -readonly [K in keyof VgicVm]: VgicVm[K] };
 const fakeVm = (vcpuCount = 2): FakeVm => ({
   ipaBits: 40,
   vcpuCount,
+  vcpuId: (index) => index,
   isRunning: false,
   hasRunOnce: false,
   ownsPpi: (intid) => intid === 27,

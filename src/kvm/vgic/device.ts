@@ -33,7 +33,7 @@ import {
 } from '../uapi.ts';
 import { AddressMap } from './address-map.ts';
 import { hasRegister, type RegisterAttr, readRegister, writeRegister } from './device-registers.ts';
-import { defaultAffinity } from './interrupts.ts';
+import { affinityOfId } from './interrupts.ts';
 import { PRIVATE_IRQS, SGI_COUNT } from './registers.ts';
 import { DEFAULT_IRQ_COUNT, Vgic } from './vgic.ts';
 
@@ -47,6 +47,8 @@ export interface VgicVm {
   readonly ipaBits: number;
   /** vCPUs that exist; their indices are 0 … vcpuCount - 1. */
   readonly vcpuCount: number;
+  /** The id that KVM_CREATE_VCPU gave the vCPU: its affinity and its lines go by it. */
+  vcpuId(index: number): number;
   /** Some vCPU is in KVM_RUN. */
   readonly isRunning: boolean;
   /** Some vCPU has been. */
@@ -55,24 +57,34 @@ export interface VgicVm {
   ownsPpi(intid: number): boolean;
 }
 
+/** What the VM wants to hear of its VGIC. */
+export interface VgicHooks {
+  /** The IRQ or FIQ input of a vCPU, by its index, rose. */
+  onSignal(vcpu: number): void;
+  /** It is initialised and has so many SPIs. */
+  onInitialised?(spiCount: number): void;
+  /** A guest has ended a level-sensitive SPI. */
+  onSpiEnded?(intid: number): void;
+}
+
 /**
  * KVM_CREATE_DEVICE. ENODEV for a type other than the GICv3, EEXIST for a second one, EBUSY while
  * or after a vCPU ran, E2BIG for a VM with too many vCPUs.
  */
 export function createVgicDevice(
   vm: VgicVm,
-  options: { type: number; exists: boolean; onSignal: (vcpu: number) => void },
+  options: { type: number; exists: boolean } & VgicHooks,
 ): VgicDevice | Refusal {
   if (options.type !== KVM_DEV_TYPE_ARM_VGIC_V3) return refuse(Errno.ENODEV);
   if (options.exists) return refuse(Errno.EEXIST);
   if (vm.isRunning || vm.hasRunOnce) return refuse(Errno.EBUSY);
   if (vm.vcpuCount > VCPUS_MAX) return refuse(Errno.E2BIG);
-  return new VgicDevice(vm, options.onSignal);
+  return new VgicDevice(vm, options);
 }
 
 export class VgicDevice {
   readonly #vm: VgicVm;
-  readonly #onSignal: (vcpu: number) => void;
+  readonly #hooks: VgicHooks;
   readonly #addresses: AddressMap;
   /** Zero until the VMM or the initialisation decides. */
   #irqCount = 0;
@@ -80,9 +92,9 @@ export class VgicDevice {
   #ready = false;
 
   /** Called by `createVgicDevice`. */
-  constructor(vm: VgicVm, onSignal: (vcpu: number) => void) {
+  constructor(vm: VgicVm, hooks: VgicHooks) {
     this.#vm = vm;
-    this.#onSignal = onSignal;
+    this.#hooks = hooks;
     this.#addresses = new AddressMap(vm);
   }
 
@@ -185,8 +197,8 @@ export class VgicDevice {
         this.#vgic.setIrqLine(intid, level !== 0);
         return 0;
       case KVM_ARM_IRQ_TYPE_PPI: {
-        const vcpu = vcpuOfLine(irq);
-        const exists = vcpu < this.#vm.vcpuCount && intid >= SGI_COUNT && intid < PRIVATE_IRQS;
+        const vcpu = this.#vcpuWithId(vcpuOfLine(irq));
+        const exists = vcpu >= 0 && intid >= SGI_COUNT && intid < PRIVATE_IRQS;
         if (!exists) return refuse(Errno.EINVAL);
         if (this.#vgic === undefined) return refuse(Errno.EBUSY);
         if (!this.#vm.ownsPpi(intid)) this.#vgic.setPpi(vcpu, intid, level !== 0);
@@ -220,12 +232,17 @@ export class VgicDevice {
   #initialise(): 0 {
     if (this.#vgic !== undefined) return 0;
     this.#irqCount ||= DEFAULT_IRQ_COUNT;
+    const { vcpuCount } = this.#vm;
+    const hooks = this.#hooks;
     this.#vgic = new Vgic({
-      vcpuCount: this.#vm.vcpuCount,
+      vcpuCount,
       irqCount: this.#irqCount,
-      onSignal: this.#onSignal,
+      affinities: Array.from({ length: vcpuCount }, (_, vcpu) => this.#affinityOf(vcpu)),
+      onSignal: (vcpu) => hooks.onSignal(vcpu),
+      onSpiEnded: (intid) => hooks.onSpiEnded?.(intid),
     });
     this.#vgic.place(this.#addresses.places);
+    hooks.onInitialised?.(this.#irqCount - PRIVATE_IRQS);
     return 0;
   }
 
@@ -252,7 +269,19 @@ export class VgicDevice {
         ? 0
         : Number(attr >> KVM_DEV_ARM_VGIC_V3_MPIDR_SHIFT);
     for (let vcpu = 0; vcpu < this.#vm.vcpuCount; vcpu++) {
-      if (defaultAffinity(vcpu) === affinity) return vcpu;
+      if (this.#affinityOf(vcpu) === affinity) return vcpu;
+    }
+    return -1;
+  }
+
+  #affinityOf(vcpu: number): number {
+    return affinityOfId(this.#vm.vcpuId(vcpu));
+  }
+
+  /** Index of the vCPU with this id, or -1. */
+  #vcpuWithId(id: number): number {
+    for (let vcpu = 0; vcpu < this.#vm.vcpuCount; vcpu++) {
+      if (this.#vm.vcpuId(vcpu) === id) return vcpu;
     }
     return -1;
   }
@@ -262,6 +291,7 @@ const isControl = (attr: bigint): boolean =>
   attr === BigInt(KVM_DEV_ARM_VGIC_CTRL_INIT) ||
   attr === BigInt(KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES);
 
-const vcpuOfLine = (irq: number): number =>
+/** The vCPU id in kvm_irq_level.irq. */
+export const vcpuOfLine = (irq: number): number =>
   ((irq >>> KVM_ARM_IRQ_VCPU_SHIFT) & KVM_ARM_IRQ_VCPU_MASK) +
   256 * ((irq >>> KVM_ARM_IRQ_VCPU2_SHIFT) & KVM_ARM_IRQ_VCPU2_MASK);

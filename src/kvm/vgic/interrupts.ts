@@ -19,9 +19,9 @@ const PRIVATE_EDGE = 0x0000_ffff;
 /** Index of the lowest set bit of a non-zero word. */
 export const lowestBit = (word: number): number => 31 - Math.clz32(word & -word);
 
-/** The affinity KVM gives vCPU `index`: 16 to a cluster. Linux: reset_mpidr(). */
-export const defaultAffinity = (index: number): number =>
-  (index & 0xf) | (((index >>> 4) & 0xff) << 8) | (((index >>> 12) & 0xff) << 16);
+/** The affinity KVM gives the vCPU with an id: 16 to a cluster. Linux: kvm_calculate_mpidr(). */
+export const affinityOfId = (id: number): number =>
+  (id & 0xf) | (((id >>> 4) & 0xff) << 8) | (((id >>> 12) & 0xff) << 16);
 
 export interface InterruptsState {
   readonly enabled: readonly number[];
@@ -65,7 +65,7 @@ export class Interrupts {
     const spiBanks = irqCount / 32 - 1;
     this.bankCount = vcpuCount + spiBanks;
     this.affinities =
-      options.affinities ?? Array.from({ length: vcpuCount }, (_, i) => defaultAffinity(i));
+      options.affinities ?? Array.from({ length: vcpuCount }, (_, i) => affinityOfId(i));
     assert(this.affinities.length === vcpuCount, 'vgic: one affinity per vCPU');
 
     this.enabled = new Int32Array(this.bankCount);
@@ -137,6 +137,12 @@ export class Interrupts {
 
   isActive(slot: number): boolean {
     return ((this.active[slot >>> 5]! >>> (slot & 31)) & 1) === 1;
+  }
+
+  /** Whether the slot is a level-sensitive SPI's. */
+  isLevelSpi(slot: number): boolean {
+    const bank = slot >>> 5;
+    return bank >= this.vcpuCount && ((this.edge[bank]! >>> (slot & 31)) & 1) === 0;
   }
 
   groupOf(slot: number): 0 | 1 {

@@ -36,6 +36,8 @@ export interface VgicOptions {
   readonly affinities?: readonly number[];
   /** Called with the index of a vCPU when its IRQ or FIQ input rises. */
   readonly onSignal?: (vcpu: number) => void;
+  /** Called with the INTID of each level-sensitive SPI that a guest ends: its device may look. */
+  readonly onSpiEnded?: (intid: number) => void;
 }
 
 /** Where the frames lie; those without an address cannot be reached by a guest. */
@@ -69,7 +71,8 @@ export class Vgic {
   constructor(options: VgicOptions) {
     const { vcpuCount, irqCount = DEFAULT_IRQ_COUNT, affinities } = options;
     this.#interrupts = new Interrupts({ vcpuCount, irqCount, ...(affinities && { affinities }) });
-    this.#delivery = new Delivery(this.#interrupts, options.onSignal ?? (() => undefined));
+    const { onSignal = () => undefined, onSpiEnded } = options;
+    this.#delivery = new Delivery(this.#interrupts, onSignal, onSpiEnded);
     this.#tables = new LpiTables(vcpuCount);
     this.#distributor = new Distributor(this.#delivery);
     this.#redistributors = Array.from(
