@@ -299,12 +299,14 @@ export class Machine {
   runSlice(instructions = SLICE_INSTRUCTIONS): PowerEvent | Exclude<Turn, { kind: 'exit' }> {
     this.input.pump();
     this.rtc.poll();
-    for (;;) {
-      const turn = this.scheduler.run(instructions);
+    for (let left = instructions; left > 0; ) {
+      const turn = this.scheduler.run(left);
       if (turn.kind !== 'exit') return turn;
       const event = this.#handle(turn.vcpu, turn.exit);
       if (event !== undefined) return event;
+      left = turn.left;
     }
+    return { kind: 'budget' };
   }
 
   #handle(vcpu: Vcpu, exit: VcpuExit): PowerEvent | undefined {
