@@ -10,8 +10,8 @@ import type { MachineClock, Vcpu, VcpuExit } from '../kvm/index.ts';
 const TURN_INSTRUCTIONS = 50_000;
 
 export type Turn =
-  /** A vCPU needs the VMM. */
-  | { readonly kind: 'exit'; readonly vcpu: Vcpu; readonly exit: VcpuExit }
+  /** A vCPU needs the VMM; `left` of the instructions asked for have not run. */
+  | { readonly kind: 'exit'; readonly vcpu: Vcpu; readonly exit: VcpuExit; readonly left: number }
   /** Every vCPU waits; `ticks` until a timer wakes one, undefined: only a device can. */
   | { readonly kind: 'idle'; readonly ticks: number | undefined }
   /** None can run, and one only waits for a page of the VMM's: time must not pass for that. */
@@ -76,7 +76,7 @@ export class Scheduler {
           this.#next = (vcpu.index + 1) % this.#vcpus.length;
           break;
         default:
-          return { kind: 'exit', vcpu, exit };
+          return { kind: 'exit', vcpu, exit, left };
       }
     }
     return { kind: 'budget' };
