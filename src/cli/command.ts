@@ -6,6 +6,8 @@ import { assertNever } from '../base/index.ts';
 import { BootError } from '../vmm/boot-error.ts';
 import { FetchError } from '../vmm/fetch-error.ts';
 import { MachineError } from '../vmm/machine-error.ts';
+import { MigrationError } from '../vmm/migration/migration-error.ts';
+import { SnapshotError } from '../vmm/snapshot/snapshot-error.ts';
 import { CliError } from './cli-error.ts';
 import type { ConsoleHost } from './console.ts';
 import { parseCommandLine } from './options.ts';
@@ -41,11 +43,19 @@ async function dispatch(
       return 0;
     case 'run': {
       const { runCommand } = await import('./run.ts');
-      return runCommand(command.options, services, host);
+      return runCommand(command.options, version, services, host);
     }
     case 'demo': {
       const { demoCommand } = await import('./demo.ts');
       return demoCommand(command.options, services, host);
+    }
+    case 'ctl': {
+      const { ctlCommand } = await import('./ctl.ts');
+      return ctlCommand(command.options, host);
+    }
+    case 'migrate': {
+      const { migrateCommand } = await import('./migrate.ts');
+      return migrateCommand(command.options, host);
     }
     default:
       return assertNever(command);
@@ -55,6 +65,6 @@ async function dispatch(
 /** The status for an error that a user can cause; undefined for our own bugs. */
 function statusOf(error: unknown): number | undefined {
   if (error instanceof CliError) return 2;
-  const boundary = [BootError, FetchError, MachineError];
+  const boundary = [BootError, FetchError, MachineError, MigrationError, SnapshotError];
   return boundary.some((kind) => error instanceof kind) ? 1 : undefined;
 }

@@ -42,7 +42,7 @@ export async function demoCommand(
     { ...options, plan, onReset: 'exit' },
     services,
     host,
-    (bytes) => report.watch(bytes),
+    { onOutput: (bytes) => report.watch(bytes) },
   );
   if (signalNumber !== undefined) return 128 + signalNumber;
   return report.success && outcome.reason === 'power-off' ? 0 : 1;

@@ -26,13 +26,21 @@ describe('parseCommandLine', () => {
       onReset: 'reboot',
       trace: new Set(),
       dtbDump: undefined,
+      memory: 'anonymous',
+      monitor: undefined,
+      incoming: undefined,
+      tlsPsk: undefined,
+      tlsCertificates: undefined,
+      restore: undefined,
+      restoreMode: 'lazy',
     });
   });
 
   it('parseCommandLine: run with everything, as said', () => {
     const options = run(
       '--initrd i --append x=1 -m 1G --smp 8 --mte off --seed 4294967295 --realtime ' +
-        '--on-reset exit --trace exits,stage2,mte,irq,mte --dtb-dump d',
+        '--on-reset exit --trace exits,stage2,mte,irq,mte --dtb-dump d --memory memfd ' +
+        '--monitor s --incoming tcp:[::1]:4444 --tls-psk f --restore-mode eager',
     );
     expect(options).toEqual({
       kernel: 'k',
@@ -46,6 +54,13 @@ describe('parseCommandLine', () => {
       onReset: 'exit',
       trace: new Set(['exits', 'stage2', 'mte', 'irq']),
       dtbDump: 'd',
+      memory: 'memfd',
+      monitor: 's',
+      incoming: { host: '::1', port: 4444 },
+      tlsPsk: 'f',
+      tlsCertificates: undefined,
+      restore: undefined,
+      restoreMode: 'eager',
     });
   });
 
@@ -83,7 +98,19 @@ describe('parseCommandLine', () => {
   it.each([
     ['', 'no command given'],
     ['frob', "unknown command 'frob'"],
-    ['run', "required option '--kernel <file>' not specified"],
+    ['run', 'run: --kernel FILE, --incoming ADDRESS or --restore FILE is needed'],
+    ['run --kernel k --restore r', '--restore goes neither with --kernel nor with --incoming'],
+    ['run --incoming here', '--incoming here: not an address like tcp:127.0.0.1:4444'],
+    ['run --incoming tcp:h:70000', '--incoming tcp:h:70000: not an address'],
+    ['run --kernel k --tls-psk a --tls-certificates b', 'exclude each other'],
+    ['run --kernel k --memory disk', '--memory disk: not one of anonymous, memfd'],
+    ['ctl s', "missing required argument 'command'"],
+    ['ctl s stop now', 'now: not an argument like key=value'],
+    ['migrate s', "missing required argument 'address'"],
+    ['migrate s tcp:h:1 --downtime-limit soon', '--downtime-limit soon: not a time like 300ms'],
+    ['migrate s tcp:h:1 --max-bandwidth x', '--max-bandwidth x: not a size'],
+    ['migrate s tcp:h:1 --tags none', '--tags none: not one of ioctl, dual-mapping, dirty-log'],
+    ['migrate s tcp:h:1 --tag-pages 0', '--tag-pages 0: not a whole number from 1 to 4096'],
     ['run --kernel', "option '--kernel <file>' argument missing"],
     ['run --kernel k x', 'too many arguments'],
     ['run --kernel k --frob', "unknown option '--frob'"],
@@ -105,6 +132,47 @@ describe('parseCommandLine', () => {
   ])('parseCommandLine: %j, refused', (line, sentence) => {
     expect(() => parse(line)).toThrow(CliError);
     expect(() => parse(line)).toThrow(sentence);
+  });
+
+  it('parseCommandLine: ctl, values that are JSON are what they say', () => {
+    expect(parse('ctl s migrate uri=tcp:h:1 downtime-limit=5 x={"a":[1]} y=')).toEqual({
+      kind: 'ctl',
+      options: {
+        socket: 's',
+        command: 'migrate',
+        arguments: { uri: 'tcp:h:1', 'downtime-limit': 5, x: { a: [1] }, y: '' },
+      },
+    });
+  });
+
+  it('parseCommandLine: migrate, the defaults and everything', () => {
+    const defaults = {
+      socket: 's',
+      uri: 'tcp:h:1',
+      mode: 'precopy',
+      downtimeLimitMs: 300,
+      bandwidthMax: undefined,
+      tags: 'ioctl',
+      tagPages: undefined,
+      tlsPsk: undefined,
+      tlsCertificates: undefined,
+    };
+    expect(parse('migrate s tcp:h:1')).toEqual({ kind: 'migrate', options: defaults });
+    const all =
+      '--mode postcopy --downtime-limit 2s --max-bandwidth 100M --tags dirty-log --tag-pages 1 ' +
+      '--tls-certificates c';
+    expect(parse(`migrate s tcp:h:1 ${all}`)).toEqual({
+      kind: 'migrate',
+      options: {
+        ...defaults,
+        mode: 'postcopy',
+        downtimeLimitMs: 2000,
+        bandwidthMax: 100 * MIB,
+        tags: 'dirty-log',
+        tagPages: 1,
+        tlsCertificates: 'c',
+      },
+    });
   });
 
   it('parseCommandLine: every refusal, one line', () => {

@@ -4,9 +4,24 @@
  */
 import { Command as Commander, CommanderError } from 'commander';
 import { z } from 'zod';
-import { GIB, KIB, MIB } from '../base/index.ts';
-import { type OnReset, TRACE_CHANNELS, type TraceChannel } from '../vmm/machine-options.ts';
+import { MIB } from '../base/index.ts';
+import {
+  GUEST_MEMORY_BACKINGS,
+  type GuestMemoryBacking,
+  type OnReset,
+  TRACE_CHANNELS,
+  type TraceChannel,
+} from '../vmm/machine-options.ts';
+import type { TcpAddress } from '../vmm/migration/address.ts';
+import type { RestoreMode } from '../vmm/snapshot/attach.ts';
 import { CliError } from './cli-error.ts';
+import {
+  type CtlOptions,
+  controlCommands,
+  type MigrateOptions,
+  tlsOptions,
+} from './control-options.ts';
+import { address, check, oneOf, path, size, wholeNumber } from './option-values.ts';
 
 /** What `run` and `demo` share. */
 export interface GuestOptions {
@@ -18,12 +33,22 @@ export interface GuestOptions {
   readonly trace: ReadonlySet<TraceChannel>;
 }
 
+/** A machine boots a kernel, waits for a guest (and reboots with the kernel), or goes on from a file. */
 export interface RunOptions extends GuestOptions {
-  readonly kernel: string;
+  readonly kernel: string | undefined;
   readonly initrd: string | undefined;
   readonly append: string;
   readonly onReset: OnReset;
   readonly dtbDump: string | undefined;
+  readonly memory: GuestMemoryBacking;
+  /** Path of the control socket. */
+  readonly monitor: string | undefined;
+  readonly incoming: TcpAddress | undefined;
+  readonly tlsPsk: string | undefined;
+  readonly tlsCertificates: string | undefined;
+  /** A snapshot's file. */
+  readonly restore: string | undefined;
+  readonly restoreMode: RestoreMode;
 }
 
 export interface DemoOptions extends GuestOptions {
@@ -34,34 +59,9 @@ export interface DemoOptions extends GuestOptions {
 export type CliCommand =
   | { readonly kind: 'run'; readonly options: RunOptions }
   | { readonly kind: 'demo'; readonly options: DemoOptions }
+  | { readonly kind: 'ctl'; readonly options: CtlOptions }
+  | { readonly kind: 'migrate'; readonly options: MigrateOptions }
   | { readonly kind: 'text'; readonly text: string };
-
-const SIZE_UNITS: Readonly<Record<string, number>> = { '': MIB, K: KIB, M: MIB, G: GIB };
-
-/** A size in bytes: `512M`, `1G`, `65536K`; a bare number counts MiB, as with QEMU's -m. */
-const size = z.string().transform((text, context) => {
-  const match = /^(\d{1,9})([KMG]?)(?:iB)?$/i.exec(text);
-  if (match === null) {
-    context.addIssue(`-m ${text}: not a size like 512M or 1G`);
-    return z.NEVER;
-  }
-  return Number(match[1]) * SIZE_UNITS[match[2]!.toUpperCase()]!;
-});
-
-const wholeNumber = (option: string, min: number, max: number) =>
-  z.string().transform((text, context) => {
-    const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-    if (!(value >= min && value <= max)) {
-      context.addIssue(`${option} ${text}: not a whole number from ${min} to ${max}`);
-      return z.NEVER;
-    }
-    return value;
-  });
-
-const oneOf = <const T extends readonly string[]>(option: string, choices: T) =>
-  z.enum(choices, {
-    error: ({ input }) => `${option} ${String(input)}: not one of ${choices.join(', ')}`,
-  });
 
 const trace = z.string().transform((text, context): ReadonlySet<TraceChannel> => {
   const channel = oneOf('--trace', TRACE_CHANNELS);
@@ -74,10 +74,10 @@ const trace = z.string().transform((text, context): ReadonlySet<TraceChannel> =>
   return channels;
 });
 
-const path = (option: string) => z.string().min(1, `${option}: the file name is empty`);
+const RESTORE_MODES = ['lazy', 'eager'] as const satisfies readonly RestoreMode[];
 
 const guestShape = {
-  m: size,
+  m: size('-m', MIB),
   smp: wholeNumber('--smp', 1, 8),
   mte: oneOf('--mte', ['on', 'off']),
   seed: wholeNumber('--seed', 0, 2 ** 32 - 1),
@@ -85,14 +85,45 @@ const guestShape = {
   trace: trace.optional(),
 };
 
-const RunSchema = z.object({
-  ...guestShape,
-  kernel: path('--kernel'),
-  initrd: path('--initrd').optional(),
-  append: z.string(),
-  onReset: oneOf('--on-reset', ['reboot', 'exit']),
-  dtbDump: path('--dtb-dump').optional(),
-});
+const RunSchema = z
+  .object({
+    ...guestShape,
+    kernel: path('--kernel').optional(),
+    initrd: path('--initrd').optional(),
+    append: z.string(),
+    onReset: oneOf('--on-reset', ['reboot', 'exit']),
+    dtbDump: path('--dtb-dump').optional(),
+    memory: oneOf('--memory', GUEST_MEMORY_BACKINGS),
+    monitor: path('--monitor').optional(),
+    incoming: address('--incoming').optional(),
+    tlsPsk: path('--tls-psk').optional(),
+    tlsCertificates: path('--tls-certificates').optional(),
+    restore: path('--restore').optional(),
+    restoreMode: oneOf('--restore-mode', RESTORE_MODES),
+  })
+  .superRefine((given, context) => {
+    const sentence = contradiction(given);
+    if (sentence !== undefined) context.addIssue(sentence);
+  });
+
+/** What cannot be asked for together. */
+function contradiction(
+  given: {
+    readonly [K in 'kernel' | 'restore' | 'tlsPsk' | 'tlsCertificates']?: string | undefined;
+  } & { readonly incoming?: TcpAddress | undefined },
+): string | undefined {
+  const { kernel, incoming, restore, tlsPsk, tlsCertificates } = given;
+  if (kernel === undefined && incoming === undefined && restore === undefined) {
+    return 'run: --kernel FILE, --incoming ADDRESS or --restore FILE is needed';
+  }
+  if (restore !== undefined && (kernel !== undefined || incoming !== undefined)) {
+    return 'run: --restore goes neither with --kernel nor with --incoming';
+  }
+  if (tlsPsk !== undefined && tlsCertificates !== undefined) {
+    return '--tls-psk and --tls-certificates exclude each other';
+  }
+  return undefined;
+}
 
 const DemoSchema = z.object({ ...guestShape, embedded: z.boolean().default(false) });
 
@@ -106,12 +137,19 @@ export function parseCommandLine(args: readonly string[], version: string): CliC
     .exitOverride()
     .configureOutput({ writeOut: (part) => (text += part), writeErr: () => {} });
 
-  guestOptions(program.command('run').description('boot a kernel: an arm64 Image or an ELF'))
-    .requiredOption('--kernel <file>', 'Image (raw, gzip or EFI zboot) or ELF')
+  tlsOptions(
+    guestOptions(program.command('run').description('boot a kernel, or go on with a guest')),
+  )
+    .option('--kernel <file>', 'boot it: an Image (raw, gzip or EFI zboot) or an ELF')
     .option('--initrd <file>', 'initial RAM disk')
     .option('--append <string>', 'kernel command line', '')
     .option('--on-reset <action>', 'when the guest resets: reboot or exit', 'reboot')
     .option('--dtb-dump <file>', 'write the device tree there too')
+    .option('--memory <kind>', 'guest memory: anonymous, or memfd, mapped twice', 'anonymous')
+    .option('--monitor <socket>', 'make a control socket; see granule ctl')
+    .option('--incoming <address>', 'wait for a guest: tcp:HOST:PORT; see granule migrate')
+    .option('--restore <file>', 'go on from a snapshot')
+    .option('--restore-mode <mode>', 'lazy: memory when it is touched; eager: first all', 'lazy')
     .action((raw) => {
       command = { kind: 'run', options: runOptions(check(RunSchema, raw)) };
     });
@@ -121,6 +159,14 @@ export function parseCommandLine(args: readonly string[], version: string): CliC
       const parsed = check(DemoSchema, raw);
       command = { kind: 'demo', options: { ...common(parsed), embedded: parsed.embedded } };
     });
+  controlCommands(program, {
+    ctl: (options) => {
+      command = { kind: 'ctl', options };
+    },
+    migrate: (options) => {
+      command = { kind: 'migrate', options };
+    },
+  });
 
   try {
     program.parse([...args], { from: 'user' });
@@ -143,12 +189,6 @@ function guestOptions(command: Commander): Commander {
     .allowExcessArguments(false);
 }
 
-function check<T extends z.ZodType>(schema: T, raw: unknown): z.output<T> {
-  const parsed = schema.safeParse(raw);
-  if (!parsed.success) throw new CliError(parsed.error.issues[0]!.message);
-  return parsed.data;
-}
-
 function common(parsed: z.output<typeof DemoSchema> | z.output<typeof RunSchema>): GuestOptions {
   return {
     ramBytes: parsed.m,
@@ -168,6 +208,13 @@ function runOptions(parsed: z.output<typeof RunSchema>): RunOptions {
     append: parsed.append,
     onReset: parsed.onReset,
     dtbDump: parsed.dtbDump,
+    memory: parsed.memory,
+    monitor: parsed.monitor,
+    incoming: parsed.incoming,
+    tlsPsk: parsed.tlsPsk,
+    tlsCertificates: parsed.tlsCertificates,
+    restore: parsed.restore,
+    restoreMode: parsed.restoreMode,
   };
 }
 

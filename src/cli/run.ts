@@ -1,7 +1,16 @@
-/** `granule run`: plans the boot, dumps the device tree where asked, runs, sums up. */
+/**
+ * `granule run`: plans the boot, dumps the device tree where asked, runs, sums up. Or waits for a
+ * guest, or goes on from a snapshot, which decides what the machine is.
+ */
 import { writeFileSync } from 'node:fs';
 import { type BootPlan, planBoot } from '../vmm/boot.ts';
-import type { MachineConsole, MachineOutcome } from '../vmm/machine-options.ts';
+import type {
+  Attach,
+  MachineConsole,
+  MachineOptions,
+  MachineOutcome,
+} from '../vmm/machine-options.ts';
+import type { SnapshotFile } from '../vmm/snapshot/snapshot-file.ts';
 import { CliError } from './cli-error.ts';
 import { type ConsoleHost, ProcessConsole } from './console.ts';
 import type { GuestOptions, RunOptions } from './options.ts';
@@ -11,10 +20,24 @@ import { summaryLines } from './summary.ts';
 /** Runs the command; resolves to the exit status. Throws boundary errors before anything starts. */
 export async function runCommand(
   options: RunOptions,
+  version: string,
   services: Services,
   host: ConsoleHost,
 ): Promise<number> {
+  const { monitor, incoming, restore } = options;
+  const snapshot = restore === undefined ? undefined : await snapshotAt(restore);
+  const shape = snapshot?.shape ?? { plan: planFor(options) };
+  const attached = monitor !== undefined || incoming !== undefined || snapshot !== undefined;
+  const attach = attached ? await attaching(options, version, snapshot?.file) : undefined;
+  const run = { ...options, ...shape, backing: options.memory };
+  const ended = await runOnConsole(run, services, host, { ...(attach && { attach }) });
+  return ended.signalNumber === undefined ? 0 : 128 + ended.signalNumber;
+}
+
+/** What boots, and is rebooted; only the board where a guest comes and nothing is to boot. */
+function planFor(options: RunOptions): MachineOptions['plan'] {
   const { kernel, initrd, append, ramBytes, cpuCount, seed } = options;
+  if (kernel === undefined) return { ramBytes, cpuCount };
   const plan = planBoot({
     kernel: { path: kernel },
     ...(initrd === undefined ? {} : { initrd: { path: initrd } }),
@@ -24,8 +47,30 @@ export async function runCommand(
     seed,
   });
   if (options.dtbDump !== undefined) dumpDeviceTree(options.dtbDump, plan);
-  const ended = await runOnConsole({ plan, ...options }, services, host);
-  return ended.signalNumber === undefined ? 0 : 128 + ended.signalNumber;
+  return plan;
+}
+
+/** The snapshot and the machine that it is of. */
+async function snapshotAt(path: string) {
+  const { openSnapshot } = await import('../vmm/snapshot/snapshot-file.ts');
+  const { machineOf } = await import('../vmm/snapshot/restore.ts');
+  const file = openSnapshot(path);
+  return { file, shape: machineOf(file) };
+}
+
+/** Files of keys are read at once; the rest waits for a machine. */
+async function attaching(
+  run: RunOptions,
+  version: string,
+  snapshot: SnapshotFile | undefined,
+): Promise<(console: ProcessConsole) => Attach> {
+  const { attachment } = await import('./attach.ts');
+  let say: (line: string) => void = () => {};
+  const attach = attachment({ run, version, snapshot, say: (line) => say(line) });
+  return (console) => {
+    say = (line) => console.say(line);
+    return attach;
+  };
 }
 
 function dumpDeviceTree(path: string, plan: BootPlan): void {
@@ -43,17 +88,26 @@ export interface Ended {
   readonly signalNumber: number | undefined;
 }
 
-/** Runs `plan` on the process's console and prints the summary; `onOutput` hears the guest too. */
+export interface Listening {
+  /** Hears what the guest transmits, too. */
+  readonly onOutput?: (bytes: Uint8Array) => void;
+  /** Makes what takes part in the run. */
+  readonly attach?: (console: ProcessConsole) => Attach;
+}
+
+/** Runs a machine on the process's console and prints the summary. */
 export async function runOnConsole(
-  run: GuestOptions & Pick<RunOptions, 'onReset'> & { readonly plan: BootPlan },
+  run: GuestOptions &
+    Pick<RunOptions, 'onReset'> &
+    Pick<MachineOptions, 'plan' | 'backing' | 'policy'>,
   services: Services,
   host: ConsoleHost,
-  onOutput: (bytes: Uint8Array) => void = () => {},
+  { onOutput = () => {}, attach }: Listening = {},
 ): Promise<Ended> {
   const runMachine = await services.machine();
   const console = new ProcessConsole(host);
   try {
-    const { plan, mte, seed, realtime, onReset, trace } = run;
+    const { plan, mte, seed, realtime, onReset, trace, backing, policy } = run;
     const outcome = await runMachine(
       {
         plan,
@@ -64,6 +118,9 @@ export async function runOnConsole(
         trace,
         paced: host.stdin.isTTY === true,
         onTrace: (line) => console.say(line),
+        ...(backing === undefined ? {} : { backing }),
+        ...(policy === undefined ? {} : { policy }),
+        ...(attach === undefined ? {} : { attach: attach(console) }),
       },
       consoleHeardBy(console, onOutput),
     );

@@ -2,8 +2,10 @@
  * What `runMachine` is asked and what it answers: the seam between the CLI (or a user's program)
  * and the glue of board and KVM. Data only.
  */
+
+import type { KvmPolicy } from '../kvm/index.ts';
 import type { BootPlan } from './boot.ts';
-import type { Board, GuestMemoryBacking, Machine } from './machine.ts';
+import type { Board, Machine } from './machine.ts';
 import type { LeaveReason, RunControl } from './monitor/run-control.ts';
 
 /** The things that `--trace` can show, one line each time. */
@@ -11,6 +13,13 @@ export const TRACE_CHANNELS = ['exits', 'stage2', 'mte', 'irq'] as const;
 export type TraceChannel = (typeof TRACE_CHANNELS)[number];
 
 export type OnReset = 'reboot' | 'exit';
+
+/**
+ * What guest RAM is in the VMM's process: private anonymous memory; or a memfd, mapped untagged for
+ * the memslot and a second time with PROT_MTE, where the VMM can look at tags itself.
+ */
+export const GUEST_MEMORY_BACKINGS = ['anonymous', 'memfd'] as const;
+export type GuestMemoryBacking = (typeof GUEST_MEMORY_BACKINGS)[number];
 
 /**
  * Takes part in a run (a control socket, a migration, a snapshot to go on from): called before the
@@ -24,8 +33,10 @@ export interface MachineOptions {
    * for a machine whose state `attach` brings.
    */
   readonly plan: BootPlan | Board;
-  /** What guest RAM is in the VMM's process; anonymous memory where absent. */
+  /** Anonymous memory where absent. */
   readonly backing?: GuestMemoryBacking;
+  /** Which KVM the machine has; that of Linux 6.12 where absent. */
+  readonly policy?: KvmPolicy;
   readonly attach?: Attach;
   /** Whether KVM_CAP_ARM_MTE is enabled and the guest's memory may hold tags. */
   readonly mte: boolean;

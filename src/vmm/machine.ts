@@ -57,6 +57,7 @@ import { FEED_HIGH_WATER_BYTES, UartFeed } from './devices/uart-feed.ts';
 import type { GuestMemory } from './guest-memory.ts';
 import { MachineError } from './machine-error.ts';
 import type {
+  GuestMemoryBacking,
   MachineConsole,
   MachineOptions,
   MachineOutcome,
@@ -79,13 +80,6 @@ const SPI_BASE = 32;
 
 /** A board without anything in its memory. */
 export type Board = Pick<BootPlan, 'ramBytes' | 'cpuCount'>;
-
-/**
- * What guest RAM is in the VMM's process: private anonymous memory; or a memfd, mapped untagged for
- * the memslot and a second time with PROT_MTE, where the VMM can look at tags itself.
- */
-export const GUEST_MEMORY_BACKINGS = ['anonymous', 'memfd'] as const;
-export type GuestMemoryBacking = (typeof GUEST_MEMORY_BACKINGS)[number];
 
 export interface MachineSetup {
   /** What to boot; or only the board, for a machine whose state comes from elsewhere (state/). */
@@ -423,6 +417,7 @@ export async function runMachine(
     mte: options.mte,
     seed: options.seed,
     realtime: options.realtime,
+    ...(options.policy === undefined ? {} : { policy: options.policy }),
     ...(options.backing === undefined ? {} : { backing: options.backing }),
     observer: traceObserver(options),
     transmit: (byte) => output.push(byte),

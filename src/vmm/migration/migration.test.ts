@@ -18,7 +18,8 @@ import { type Link, memoryLinkPair } from './link.ts';
 import { MachinePort } from './machine-port.ts';
 import type { MigrationError } from './migration-error.ts';
 import { type MigrationMode, MigrationSource, type SourceOutcome } from './source.ts';
-import { TAG_POLICIES, type TagOptions } from './tags.ts';
+import { TAG_POLICIES } from './tag-policies.ts';
+import type { TagOptions } from './tags.ts';
 import { connectTcp, TcpListener } from './tcp.ts';
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

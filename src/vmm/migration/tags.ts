@@ -16,13 +16,11 @@
 import type { GuestRam } from './guest-ram.ts';
 import type { Time } from './link.ts';
 import { MigrationError } from './migration-error.ts';
+import type { TagPolicy } from './tag-policies.ts';
 import { noTagCost, type TagReader, type TagWriter } from './tag-transfer.ts';
 import { LoggedTagReader } from './tags-dirty-log.ts';
 import { DualMappingTagReader, DualMappingTagWriter } from './tags-dual-mapping.ts';
 import { IoctlTagReader, IoctlTagWriter } from './tags-ioctl.ts';
-
-export const TAG_POLICIES = ['ioctl', 'dual-mapping', 'dirty-log'] as const;
-export type TagPolicy = (typeof TAG_POLICIES)[number];
 
 export interface TagOptions {
   readonly policy: TagPolicy;

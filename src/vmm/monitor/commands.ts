@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import { parseAddress } from '../migration/address.ts';
 import { MigrationError } from '../migration/migration-error.ts';
-import { TAG_POLICIES } from '../migration/tags.ts';
+import { TAG_POLICIES } from '../migration/tag-policies.ts';
 import { readCertificates, readPsk, type TlsCredentials } from '../migration/tls.ts';
 import { saveSnapshot } from '../snapshot/save.ts';
 import { SnapshotError } from '../snapshot/snapshot-error.ts';

@@ -1,0 +1,185 @@
+/**
+ * `granule migrate`: starts a migration through the control socket of the machine that has the
+ * guest, shows how it goes, and says how it went. Ctrl-C cancels it.
+ */
+import { resolve } from 'node:path';
+import { z } from 'zod';
+import { MachineError } from '../vmm/machine-error.ts';
+import { MonitorClient } from '../vmm/monitor/client.ts';
+import type { ConsoleHost } from './console.ts';
+import type { MigrateOptions } from './control-options.ts';
+
+/** Between looks at how far it is. */
+const LOOK_MS = 250;
+
+/** What of `query-migrate` is shown. */
+const ReportSchema = z.looseObject({
+  status: z.string(),
+  'total-time': z.number().optional(),
+  downtime: z.number().optional(),
+  'expected-downtime': z.number().optional(),
+  'error-desc': z.string().optional(),
+  ram: z
+    .looseObject({
+      total: z.number(),
+      transferred: z.number(),
+      remaining: z.number(),
+      duplicate: z.number(),
+      normal: z.number(),
+      'dirty-sync-count': z.number(),
+      'dirty-pages-rate': z.number(),
+      mbps: z.number(),
+      'page-size': z.number(),
+      'postcopy-requests': z.number(),
+      'sent-again': z.number(),
+    })
+    .optional(),
+  tags: z.looseObject({ calls: z.number(), time: z.number(), transferred: z.number() }).optional(),
+});
+type Report = z.output<typeof ReportSchema>;
+
+const ENDED = ['completed', 'failed', 'cancelled'];
+
+/** Runs the command; resolves to the exit status: 0 where the guest has moved. */
+export async function migrateCommand(options: MigrateOptions, host: ConsoleHost): Promise<number> {
+  const client = await MonitorClient.connect(options.socket);
+  const display = new ProgressDisplay(host.stderr);
+  let last: Report | undefined;
+  const ended = new Promise<Report>((resolveEnd) => {
+    client.onEvent = ({ event, data }) => {
+      if (event !== 'MIGRATION' || !ENDED.includes(String(data.status))) return;
+      resolveEnd(ReportSchema.parse(data.report));
+    };
+  });
+  const cancel = (): void => void client.execute('migrate-cancel').catch(() => {});
+  host.events.on('SIGINT', cancel);
+  try {
+    await client.execute('migrate', argumentsOf(options));
+    for (;;) {
+      const report = await Promise.race([ended, client.closed, pause(LOOK_MS)]);
+      if (typeof report === 'object') return summary(report, display);
+      if (report === undefined)
+        throw new MachineError('the machine ended before the migration did');
+      last = await look(client, last);
+      display.show(last);
+    }
+  } finally {
+    host.events.removeListener('SIGINT', cancel);
+    display.end();
+    client.close();
+  }
+}
+
+/** The state of things; the last one known where the machine is about to go. */
+async function look(client: MonitorClient, last: Report | undefined): Promise<Report> {
+  try {
+    return ReportSchema.parse(await client.execute('query-migrate'));
+  } catch (error) {
+    if (last === undefined || !(error instanceof MachineError)) throw error;
+    return last;
+  }
+}
+
+/** The machine may have another working directory: file names are made absolute here. */
+function argumentsOf(options: MigrateOptions): object {
+  const { bandwidthMax, tagPages, tlsPsk, tlsCertificates } = options;
+  return {
+    uri: options.uri,
+    mode: options.mode,
+    'downtime-limit': options.downtimeLimitMs,
+    tags: options.tags,
+    ...(bandwidthMax === undefined ? {} : { 'max-bandwidth': bandwidthMax }),
+    ...(tagPages === undefined ? {} : { 'tag-pages': tagPages }),
+    ...(tlsPsk === undefined ? {} : { 'tls-psk': resolve(tlsPsk) }),
+    ...(tlsCertificates === undefined ? {} : { 'tls-certificates': resolve(tlsCertificates) }),
+  };
+}
+
+const pause = (ms: number): Promise<'look'> =>
+  new Promise((wake) => setTimeout(() => wake('look'), ms).unref());
+
+/** Prints how it went; the exit status. */
+function summary(report: Report, display: ProgressDisplay): number {
+  const { status, ram, tags } = report;
+  if (status !== 'completed') {
+    const why = report['error-desc'];
+    display.line(`granule: migration ${status}${why === undefined ? '' : `: ${why}`}`);
+    return 1;
+  }
+  display.line('granule: the guest has moved');
+  const rows: [string, string][] = [
+    ['total time', milliseconds(report['total-time'])],
+    ['downtime', milliseconds(report.downtime)],
+    ['memory', ram === undefined ? '' : `${mib(ram.total)} in ${mib(ram.transferred)} sent`],
+    ['rounds', String(ram?.['dirty-sync-count'] ?? 0)],
+    ['pages', `${ram?.normal ?? 0} with data, ${ram?.duplicate ?? 0} zero`],
+    ['pages sent again', String(ram?.['sent-again'] ?? 0)],
+    ['pages asked for', String(ram?.['postcopy-requests'] ?? 0)],
+    [
+      'tags',
+      `${tags?.calls ?? 0} calls, ${milliseconds(tags?.time)}, ${mib(tags?.transferred ?? 0)}`,
+    ],
+  ];
+  for (const [name, value] of rows) display.line(`  ${name.padEnd(20)}${value}`);
+  return 0;
+}
+
+const milliseconds = (value: number | undefined): string =>
+  value === undefined ? 'unknown' : `${Math.round(value)} ms`;
+
+const mib = (bytes: number): string => `${(bytes / (1024 * 1024)).toFixed(1)} MiB`;
+
+/** One line that is written over on a terminal; elsewhere a line for each new round. */
+class ProgressDisplay {
+  readonly #stream: NodeJS.WritableStream;
+  readonly #rewrites: boolean;
+  #shown = '';
+  #width = 0;
+
+  constructor(stream: NodeJS.WritableStream) {
+    this.#stream = stream;
+    this.#rewrites = 'isTTY' in stream && stream.isTTY === true;
+  }
+
+  show(report: Report): void {
+    const { status, ram } = report;
+    const round = ram?.['dirty-sync-count'] ?? 0;
+    const key = `${status} ${round}`;
+    if (!this.#rewrites && key === this.#shown) return;
+    this.#shown = key;
+    const text = progressText(report);
+    if (!this.#rewrites) {
+      this.#stream.write(`${text}\n`);
+      return;
+    }
+    this.#stream.write(`\r${text.padEnd(this.#width)}`);
+    this.#width = text.length;
+  }
+
+  /** A line of its own. */
+  line(text: string): void {
+    this.end();
+    this.#stream.write(`${text}\n`);
+  }
+
+  /** Leaves the line that is written over. */
+  end(): void {
+    if (this.#width > 0) this.#stream.write('\n');
+    this.#width = 0;
+  }
+}
+
+function progressText(report: Report): string {
+  const { status, ram } = report;
+  if (ram === undefined) return `granule: ${status}`;
+  const expected = report['expected-downtime'];
+  return [
+    `granule: ${status}`,
+    `round ${ram['dirty-sync-count']}`,
+    `${mib(ram.transferred)} sent`,
+    `${mib(ram.remaining)} left`,
+    `${(ram.mbps / 8).toFixed(0)} MB/s`,
+    `dirty ${mib(ram['dirty-pages-rate'] * ram['page-size'])}/s`,
+    `downtime ${expected === undefined ? 'unknown' : `${Math.round(expected)} ms`}`,
+  ].join(', ');
+}
