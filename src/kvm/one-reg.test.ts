@@ -141,7 +141,7 @@ const differing: Readonly<Record<string, string>> = {
   ID_AA64ISAR2_EL1: 'fewer instructions: no MOPS, RPRES, WFxT',
   ID_AA64MMFR0_EL1: '48-bit addresses, little-endian data, no ECV, FGT or ExS',
   ID_AA64MMFR1_EL1: '8-bit VMIDs, no VHE, LOR, PAN3, ETS, HCX or AFP',
-  ID_AA64MMFR2_EL1: 'no UAO, LVA, LSE2, IDST, FWB, TTL, BBM, EVT, E0PD',
+  ID_AA64MMFR2_EL1: 'no UAO, LVA, LSE2, IDST, FWB, TTL, BBM, EVT',
 };
 
 const nameOf = (id: bigint): string => {

@@ -46,6 +46,7 @@ describe('fields that are not zero', () => {
     ['ID_AA64MMFR1_EL1', 'HPDS', 12, 1],
     ['ID_AA64MMFR1_EL1', 'PAN: with AT S1E1RP', 20, 2],
     ['ID_AA64MMFR1_EL1', 'XNX', 28, 1],
+    ['ID_AA64MMFR2_EL1', 'E0PD', 60, 1],
   ];
 
   test.each(fields)('%s.%s', (name, _, low, expected) => {

@@ -84,7 +84,7 @@ export const features = {
   TTL: false,
   BBM: false,
   EVT: false,
-  E0PD: false,
+  E0PD: true,
   IDST: false,
   CCIDX: false,
   LVA: false,

@@ -176,7 +176,7 @@ describe('writable bits', () => {
     ['SCTLR_EL1', 'EnIA, EnIB, EnDA, EnDB (no PAuth)', 0xc800_2000n],
     ['SCTLR_EL1', 'BT0, BT1, DSSBS, EPAN', (3n << 35n) | (1n << 44n) | (1n << 57n)],
     ['TCR_EL1', 'TBID0, TBID1 (no PAuth)', 3n << 51n],
-    ['TCR_EL1', 'DS, E0PD0, E0PD1, bits 6 and 35', (1n << 59n) | (3n << 55n) | (1n << 35n) | 0x40n],
+    ['TCR_EL1', 'DS, bits 6 and 35', (1n << 59n) | (1n << 35n) | 0x40n],
     ['TTBR0_EL1', 'CnP', 1n],
     ['VBAR_EL1', 'bits 10:0', 0x7ffn],
     ['TFSR_EL1', 'all but TF0 and TF1', ~3n & 0xffff_ffff_ffff_ffffn],

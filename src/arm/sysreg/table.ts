@@ -239,8 +239,8 @@ const SCTLR_WRITABLE =
   mask(5, 6, 8, 11, 20, 22, 28, 29) |
   mask(37, 42, 43) |
   range(41, 38);
-/** TCR_EL1: up to IPS, AS, TBI0/1, HA, HD, HPD0/1, TCMA0/1 (no TBID, NFD, E0PD, DS, HWU). */
-const TCR_WRITABLE = (range(34, 0) & ~mask(6)) | range(42, 36) | range(58, 57);
+/** TCR_EL1: up to IPS, AS, TBI0/1, HA, HD, HPD0/1, TCMA0/1, E0PD0/1 (no TBID, NFD, DS, HWU). */
+const TCR_WRITABLE = (range(34, 0) & ~mask(6)) | range(42, 36) | range(58, 55);
 const SPSR_WRITABLE = range(31, 28) | mask(25, 24, 22, 21, 20) | range(9, 0);
 /** MDSCR_EL1: SS, ERR, TDCC, KDE, HDE, MDE and the bits that save the communication channel. */
 const MDSCR_WRITABLE = mask(0, 6, 12, 13, 14, 15, 26, 27, 29, 30, 31) | range(23, 22);
