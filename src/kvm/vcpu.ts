@@ -14,6 +14,7 @@ import { CpuContext, type Hypervisor } from '../machine/context.ts';
 import type { CoreExit } from '../machine/core.ts';
 import { loadStoreSyndrome } from '../machine/load-store-syndrome.ts';
 import type { FaultRecord, MmuFeatures } from '../machine/mmu.ts';
+import { GUEST_DEBUG_FLAGS } from './capability.ts';
 import { type AbortOutcome, handleGuestAbort } from './fault.ts';
 import type { HypercallAction } from './hypercall.ts';
 import type { KvmVm } from './kvm-vm.ts';
@@ -459,8 +460,7 @@ export class Vcpu extends VcpuState implements Hypervisor {
    * kvm_arch_vcpu_ioctl_set_guest_debug().
    */
   setGuestDebug(control: number): 0 | Refusal {
-    const known = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP;
-    if ((control & ~known) !== 0) return refuse(Errno.EINVAL);
+    if ((control & ~GUEST_DEBUG_FLAGS) !== 0) return refuse(Errno.EINVAL);
     const on = (control & KVM_GUESTDBG_ENABLE) !== 0;
     this.context.debugStep = on && (control & KVM_GUESTDBG_SINGLESTEP) !== 0;
     this.context.debugBrk = on && (control & KVM_GUESTDBG_USE_SW_BP) !== 0;
