@@ -131,7 +131,7 @@ export class SlowAccesses {
         : this.#fault(first.fault);
     }
     if (first.isDevice && !request.tag && (this.#isBlockZero() || this.#misaligned(low))) {
-      return this.#deviceAlignment(high, low);
+      return this.#deviceAlignment(first, high, low);
     }
     const inPage = PAGE_SIZE - (low & (PAGE_SIZE - 1));
     if (request.bytes > inPage) return this.#twoPages(high, low, inPage);
@@ -198,6 +198,9 @@ export class SlowAccesses {
     const nextHigh = nextLow === 0 ? (high + 1) | 0 : high;
     if (!context.mmu.translate(nextHigh, nextLow, this.#access, second)) {
       return this.#fault(second.fault);
+    }
+    if (second.isDevice && this.#misaligned(low)) {
+      return this.#deviceAlignment(second, nextHigh, nextLow);
     }
     const parts = [
       { linear: memory.linear(this.#first.pa), bytes: inPage },
@@ -360,15 +363,14 @@ export class SlowAccesses {
   }
 
   /** An unaligned access to Device memory; stage 2's is the hypervisor's. */
-  #deviceAlignment(high: number, low: number): 0 {
-    const first = this.#first;
-    if (first.deviceStage !== 2) return this.#abort(FSC_ALIGNMENT, high, low);
-    const { fault } = first;
+  #deviceAlignment(out: Translation, high: number, low: number): 0 {
+    if (out.deviceStage !== 2) return this.#abort(FSC_ALIGNMENT, high, low);
+    const { fault } = out;
     fault.type = FaultType.alignment;
     fault.stage = 2;
     fault.s1ptw = false;
     fault.write = this.#request.write;
-    fault.ipa = first.ipa;
+    fault.ipa = out.ipa;
     fault.vaHigh = high;
     fault.vaLow = low;
     fault.fsc = FSC_ALIGNMENT;
