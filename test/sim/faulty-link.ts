@@ -55,8 +55,9 @@ class Direction {
     this.name = name;
   }
 
-  async send(bytes: Uint8Array): Promise<void> {
+  async send(bytes: Uint8Array, isClosed: () => boolean): Promise<void> {
     const { options } = this.#shared;
+    if (isClosed()) throw new MigrationError('link', 'the link is closed');
     this.#check();
     options.tap?.(this.name, bytes);
     let sent: Uint8Array = bytes.slice();
@@ -74,7 +75,7 @@ class Direction {
       }
     }
     this.#launch(sent);
-    while (this.#flightBytes > WINDOW_BYTES) {
+    while (this.#flightBytes > WINDOW_BYTES && !isClosed()) {
       await this.#wait();
       this.#check();
     }
@@ -160,15 +161,13 @@ export function faultyLinkPair(
     let closed = false;
     return {
       peer,
-      send: async (bytes) => {
-        if (closed) throw new MigrationError('link', 'the link is closed');
-        await out.send(bytes);
-      },
+      send: (bytes) => out.send(bytes, () => closed),
       receive: () => into.receive(() => closed),
       close: () => {
         if (closed) return;
         closed = true;
         out.end();
+        out.wake();
         into.wake();
       },
     };

@@ -11,7 +11,7 @@ import {
   MigrationSource,
   type SourceOutcome,
 } from '../../src/vmm/migration/source.ts';
-import { TAG_POLICIES, type TagPolicy } from '../../src/vmm/migration/tags.ts';
+import { TAG_POLICIES, type TagPolicy } from '../../src/vmm/migration/tag-policies.ts';
 import { type Fault, faultyLinkPair, type LinkOptions } from './faulty-link.ts';
 import { GuestMemoryModel, SimMachine } from './sim-machine.ts';
 import { SimWorld } from './world.ts';
@@ -27,6 +27,8 @@ export interface SimOptions {
   readonly attemptsMax?: number;
   readonly tap?: LinkOptions['tap'];
   readonly pages?: number;
+  /** Hears of each phase that either side enters. */
+  readonly onPhase?: (line: string) => void;
 }
 
 export interface SimResult {
@@ -63,7 +65,15 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
   };
 
   const tags = { policy, pagesPerCall: prng.chance(1, 3) ? 1 : 64 };
-  const target = new MigrationDestination(destination, { tags }, { time: world.time });
+  const note = (side: string, event: { kind: string; phase?: { kind: string } }): void => {
+    if (event.phase === undefined) return;
+    options.onPhase?.(`${world.nowMs.toFixed(1)} ms: ${side} ${event.phase.kind}`);
+  };
+  const target = new MigrationDestination(
+    destination,
+    { tags },
+    { time: world.time, onEvent: (event) => note('destination', event) },
+  );
   const faultOf = options.faultOf ?? randomFaults(world);
   const counters: (() => number)[] = [];
   let served: Promise<unknown> = Promise.resolve();
@@ -72,7 +82,7 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
     const fault = faultOf(index);
     const { near, far, sends } = faultyLinkPair(world, {
       latencyMs: prng.chance(1, 5) ? world.between(0, 50) : 0.05,
-      bytesPerMs: prng.chance(1, 4) ? 2_000 : 200_000,
+      bytesPerMs: prng.chance(1, 4) ? 8_000 : 200_000,
       ...(fault === undefined ? {} : { fault }),
       ...(options.tap === undefined ? {} : { tap: options.tap }),
     });
@@ -93,10 +103,10 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
         {
           mode,
           tags,
-          downtimeLimitMs: prng.below(300),
+          downtimeLimitMs: 80 + prng.below(200),
           session: attempt.toString(16).padStart(32, '0'),
         },
-        { time: world.time, connect },
+        { time: world.time, connect, onEvent: (event) => note('source', event) },
       );
       if (options.cancelAtMs !== undefined && attempt === 0) {
         world.after(options.cancelAtMs, () => migration.cancel());
@@ -111,7 +121,9 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
     await served;
     // The guest goes on for a while where it is now.
     await pause(world, 20);
-    const home = outcomes.at(-1)?.kind === 'completed' ? destination : source;
+    const moved = outcomes.at(-1)?.kind === 'completed';
+    if (!moved && options.attemptsMax === undefined) throw new Error('the guest never moves');
+    const home = moved ? destination : source;
     if (!home.mayRun) throw new Error('the guest stands still in the end');
     home.held = true;
     home.verify();
