@@ -35,6 +35,9 @@ export const TAG_GRANULES = PAGE_SIZE / 16;
 /** Bytes of a frame's tags, two to a byte. */
 export const PACKED_TAG_BYTES = TAG_GRANULES / 2;
 
+/** Two tags in a byte to two bytes, little-endian. */
+const UNPACKED = Uint16Array.from({ length: 256 }, (_, pair) => (pair & 15) | ((pair >>> 4) << 8));
+
 /** Order of a 2 MiB block of frames. */
 export const BLOCK_ORDER = MAX_ORDER;
 
@@ -187,6 +190,33 @@ export class PageFrames {
       tags[2 * i + 1] = packed[i]! >>> 4;
     }
     return tags;
+  }
+
+  /**
+   * The tags of a frame, one byte a tag granule, to linear offset `at` (even); 0 while they are not
+   * initialised.
+   */
+  unpackTags(address: Pa, at: number): void {
+    const { u16, u8 } = this.memory;
+    const first = at / 2;
+    if (!this.isMteTagged(address)) {
+      u16.fill(0, first, first + PACKED_TAG_BYTES);
+      return;
+    }
+    const packed = this.memory.tagByte(this.memory.linear(address));
+    for (let i = 0; i < PACKED_TAG_BYTES; i++) u16[first + i] = UNPACKED[u8[packed + i]!]!;
+  }
+
+  /** Sets all tags of a frame from the low nibbles of 256 bytes at linear offset `at` (even). */
+  packTags(address: Pa, at: number): void {
+    const { u16, u8 } = this.memory;
+    const first = at / 2;
+    const packed = this.memory.tagByte(this.memory.linear(address));
+    for (let i = 0; i < PACKED_TAG_BYTES; i++) {
+      const pair = u16[first + i]!;
+      u8[packed + i] = (pair & 15) | ((pair >>> 4) & 0xf0);
+    }
+    this.setMteTagged(address);
   }
 
   /** Sets the first tags of a frame (the low nibble of each byte) and leaves the others. */

@@ -95,6 +95,16 @@ export class UserMemory {
   }
 
   /**
+   * Where a range is in linear memory, brought in; negative when it is not to be had or crosses
+   * into another page. Good until the next call that may change a mapping.
+   */
+  locate(address: Hva, sizeBytes: number, write: boolean): number {
+    const linear = this.#translateSpan(address, sizeBytes, write);
+    if (write && linear >= 0) this.#willWrite(linear);
+    return linear;
+  }
+
+  /**
    * Reads into `target`; returns the bytes read, fewer where the mapping ends. Linux:
    * copy_from_user().
    */

@@ -37,6 +37,7 @@ export const HOST_MAIR =
   (BigInt(Attr.deviceNGnRnE) << 24n);
 
 const AP_READ_ONLY = encodeStage1({ readOnly: true });
+const AP_READ_ONLY_LOW = Number(AP_READ_ONLY);
 /** What a change of rights replaces; AP[2] is only ever set by it. */
 const RIGHTS = encodeStage1({ attrIndex: 7, el0: true, uxn: true });
 
@@ -84,7 +85,7 @@ export class UserTable {
   lookup(address: number): UserMapping | undefined {
     const leaf = this.#table.lookup(address);
     if (leaf === undefined) return undefined;
-    return { ...mappingOf(leaf, leaf.pa - (address - leaf.input)), pa: leaf.pa };
+    return mappingOf(leaf, pa(leaf.pa - (address - leaf.input)));
   }
 
   /** Everything that maps addresses of the range, in order. */
@@ -101,7 +102,7 @@ export class UserTable {
    * Whether nothing at all is mapped in the 2 MiB from `start`, so that a block can stand there.
    */
   isEmptyBlock(start: Hva): boolean {
-    return this.mappings(start, start + BLOCK_SIZE).length === 0;
+    return !this.#table.mapsAny({ input: start, sizeBytes: BLOCK_SIZE });
   }
 
   /** Maps pages with the rights of `area`. False: no memory for tables, nothing changed. */
@@ -154,30 +155,40 @@ export class UserTable {
   }
 }
 
-function mappingOf(leaf: Leaf, startPa: number): UserMapping {
-  const start = hva(leaf.input);
-  const writable = (leaf.descriptor & AP_READ_ONLY) === 0n;
-  const base = pa(startPa);
-  return { start, startPa: base, sizeBytes: leaf.sizeBytes, pa: base, writable };
-}
+const mappingOf = (leaf: Leaf, startPa: Pa): UserMapping => ({
+  start: hva(leaf.input),
+  startPa,
+  sizeBytes: leaf.sizeBytes,
+  pa: leaf.pa,
+  writable: (leaf.low & AP_READ_ONLY_LOW) === 0,
+});
+
+/** Attribute bits made before, by what they are made of. */
+const made = new Map<number, bigint>();
 
 /** Linux: vm_get_page_prot(), pgprot_tagged(), pgprot_noncached() and so on. */
-function attributesOf(area: Area, writable: boolean): bigint {
-  const { flags, backing } = area;
+function attributesOf({ flags, backing }: Area, writable: boolean): bigint {
   const attrIndex =
     backing.kind === 'device'
       ? deviceSlots[backing.file.memoryType]
       : (flags & VmFlag.mte) !== 0
         ? MairSlot.normalTagged
         : MairSlot.normal;
-  return encodeStage1({
-    attrIndex,
-    el0: (flags & VmFlag.read) !== 0,
-    readOnly: !writable,
-    sh: Shareability.inner,
-    accessed: true,
-    notGlobal: true,
-    pxn: true,
-    uxn: (flags & VmFlag.exec) === 0,
-  });
+  const rights = flags & (VmFlag.read | VmFlag.exec);
+  const key = (attrIndex << 4) | (writable ? 8 : 0) | rights;
+  let attributes = made.get(key);
+  if (attributes === undefined) {
+    attributes = encodeStage1({
+      attrIndex,
+      el0: (rights & VmFlag.read) !== 0,
+      readOnly: !writable,
+      sh: Shareability.inner,
+      accessed: true,
+      notGlobal: true,
+      pxn: true,
+      uxn: (rights & VmFlag.exec) === 0,
+    });
+    made.set(key, attributes);
+  }
+  return attributes;
 }

@@ -3,7 +3,7 @@
  * and the VMM reads and writes a guest's tags by KVM_ARM_MTE_COPY_TAGS. Called by `fault.ts` and
  * `vm.ts`.
  */
-import { hva, ipa, isAligned, PAGE_SIZE, type Pa } from '../base/index.ts';
+import { type Hva, hva, ipa, isAligned, PAGE_SIZE, type Pa } from '../base/index.ts';
 import { Errno, type Host, isRefusal, type Refusal, refuse, TAG_GRANULES } from '../host/index.ts';
 import { hvaOf } from './memslot.ts';
 import { KVM_ARM_TAGS_FROM_GUEST } from './uapi.ts';
@@ -69,24 +69,40 @@ function guestPage(vm: Vm, address: number, write: boolean): Pa | Refusal {
 function copyPageFromGuest(vm: Vm, address: number, buffer: number): 0 | Refusal {
   const page = guestPage(vm, address, false);
   if (isRefusal(page)) return page;
-  const tags = vm.host.frames.readTags(page);
-  return vm.process.memory.writeFrom(hva(buffer), tags) === TAG_GRANULES ? 0 : refuse(Errno.EFAULT);
+  const { frames } = vm.host;
+  const { memory } = vm.process;
+  // Held, so that bringing in the buffer does not page it out.
+  frames.get(page);
+  const at = memory.locate(hva(buffer), TAG_GRANULES, true);
+  let written = TAG_GRANULES;
+  if (at >= 0 && at % 2 === 0) frames.unpackTags(page, at);
+  else written = memory.writeFrom(hva(buffer), frames.readTags(page));
+  frames.put(page);
+  return written === TAG_GRANULES ? 0 : refuse(Errno.EFAULT);
 }
 
 function copyPageToGuest(vm: Vm, address: number, buffer: number): 0 | Refusal {
   const page = guestPage(vm, address, true);
   if (isRefusal(page)) return page;
   const { frames } = vm.host;
+  const { memory } = vm.process;
+  frames.get(page);
+  const at = memory.locate(hva(buffer), TAG_GRANULES, false);
+  let read = TAG_GRANULES;
+  if (at >= 0 && at % 2 === 0) frames.packTags(page, at);
+  else read = copySplitBuffer(vm, page, hva(buffer));
+  frames.put(page);
+  return read === TAG_GRANULES ? 0 : refuse(Errno.EFAULT);
+}
+
+/** Tags from a buffer that lies oddly, or that ends before all are read; returns the tags read. */
+function copySplitBuffer(vm: Vm, page: Pa, buffer: Hva): number {
+  const { frames } = vm.host;
   const tags = new Uint8Array(TAG_GRANULES);
-  const read = vm.process.memory.readInto(hva(buffer), tags);
+  const read = vm.process.memory.readInto(buffer, tags);
   frames.writeTags(page, tags.subarray(0, read));
-  if (read === TAG_GRANULES) {
-    frames.setMteTagged(page);
-    return 0;
-  }
-  if (vm.policy.copyTagsClearsOnFailure) {
-    frames.clearTags(page);
-    frames.setMteTagged(page);
-  }
-  return refuse(Errno.EFAULT);
+  if (read < TAG_GRANULES && !vm.policy.copyTagsClearsOnFailure) return read;
+  if (read < TAG_GRANULES) frames.clearTags(page);
+  frames.setMteTagged(page);
+  return read;
 }

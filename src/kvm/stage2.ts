@@ -7,12 +7,18 @@
  * cleaning first). Whoever holds translations (vCPU TLBs) subscribes with `onInvalidate` and is
  * told after a leaf has gone or lost rights; gaining rights is not told, a fault finds it out.
  */
-import { encodeStage2, leafAttributes, stage2Root, stage2Sl0 } from '../arm/descriptor.ts';
+import {
+  encodeStage2,
+  LEAF_ATTRIBUTES,
+  leafAttributes,
+  stage2Root,
+  stage2Sl0,
+} from '../arm/descriptor.ts';
 import { Shareability, Stage2MemAttr } from '../arm/memattr.ts';
 import { features } from '../arm/sysreg/index.ts';
 import { assert, type Ipa, ipa, PAGE_SIZE, type Pa } from '../base/index.ts';
 import { Errno, type Host, type Refusal, refuse } from '../host/index.ts';
-import { type InputRange, type Leaf, type MapRequest, PageTable } from '../machine/tables.ts';
+import { type Leaf, PageTable } from '../machine/tables.ts';
 
 /** How a guest sees memory: as the host's own, the same without its tags, or as a device's. */
 export type GuestMemoryKind = 'normal' | 'no-tag-access' | 'normal-nc' | 'device';
@@ -30,6 +36,9 @@ export interface Stage2Mapping {
 export type Stage2Listener = (ipa: Ipa, sizeBytes: number) => void;
 
 const S2AP_WRITE = encodeStage2({ write: true });
+const S2AP_WRITE_LOW = Number(S2AP_WRITE);
+const ATTRIBUTES_LOW = Number(BigInt.asIntN(32, LEAF_ATTRIBUTES));
+const ATTRIBUTES_HIGH = Number(BigInt.asIntN(32, LEAF_ATTRIBUTES >> 32n));
 const ACCESSED = encodeStage2({ accessed: true });
 /** XN[1:0] that forbids execution at both ELs. */
 const EXECUTE_NEVER = 0b10;
@@ -50,6 +59,9 @@ export class Stage2 {
   readonly #host: Host;
   readonly #table: PageTable;
   readonly #listeners = new Set<Stage2Listener>();
+  /** Attribute bits of leaves that may be written, and of those that may not. */
+  readonly #writable: Readonly<Record<GuestMemoryKind, bigint>>;
+  readonly #readOnly: Readonly<Record<GuestMemoryKind, bigint>>;
 
   /** An empty stage 2 for 2^ipaBits bytes of IPA. ENOMEM: no frames or no VMID left. */
   static create(host: Host, ipaBits: number): Stage2 | Refusal {
@@ -67,6 +79,8 @@ export class Stage2 {
     this.ipaBits = ipaBits;
     this.vmid = vmid;
     this.fwb = host.cpu.fwb;
+    this.#writable = forEachKind((kind) => this.#attributes(kind, true));
+    this.#readOnly = forEachKind((kind) => this.#attributes(kind, false));
     this.#table = new PageTable({
       memory: host.memory,
       allocator: host.frames.tableAllocator,
@@ -127,22 +141,45 @@ export class Stage2 {
   map(mapping: Stage2Mapping): 0 | Refusal {
     const { ipa: input, sizeBytes } = mapping;
     const old = this.#table.lookup(input);
-    const attributes = this.#attributes(mapping);
+    const attributes = (mapping.writable ? this.#writable : this.#readOnly)[mapping.memory];
     const request = { input, pa: mapping.pa, sizeBytes, attributes, maxLeafBytes: sizeBytes };
     if (!this.#table.mapRange(request)) return refuse(Errno.ENOMEM);
-    if (old !== undefined && !isContinued(old, request)) this.#invalidated(input, sizeBytes);
+    if (old === undefined) return 0;
+    const now = this.#table.lookup(input);
+    assert(now !== undefined, 'what was mapped is found');
+    if (!isContinued(old, now)) this.#invalidated(input, sizeBytes);
     return 0;
   }
 
   /** Removes what is mapped in the range. */
   unmap(start: Ipa, sizeBytes: number): void {
-    this.#change(start, sizeBytes, (range) => this.#table.unmapRange(range));
+    const range = { input: start, sizeBytes };
+    if (!this.#table.mapsAny(range)) return;
+    if (this.#table.unmapRange(range)) this.#invalidated(start, sizeBytes);
+    else this.#unmapLeaves(start, sizeBytes);
   }
 
   /** Takes the right to write from everything in the range. Linux: kvm_stage2_wp_range(). */
   writeProtect(start: Ipa, sizeBytes: number): void {
-    const change = { clear: S2AP_WRITE, set: 0n };
-    this.#change(start, sizeBytes, (range) => this.#table.setAttributes(range, change));
+    this.writeProtectRuns(start, [[0, sizeBytes / PAGE_SIZE]]);
+  }
+
+  /**
+   * Takes the right to write from runs of pages, each [first page behind `base`, count] and in
+   * order, and tells of it once. Linux: kvm_arch_mmu_enable_log_dirty_pt_masked(), and one flush.
+   */
+  writeProtectRuns(base: Ipa, runs: readonly (readonly [number, number])[]): void {
+    let from = Number.POSITIVE_INFINITY;
+    let to = 0;
+    for (const [first, count] of runs) {
+      const range = { input: base + first * PAGE_SIZE, sizeBytes: count * PAGE_SIZE };
+      const changed = this.#table.changeAttributes(range, { clear: S2AP_WRITE, set: 0n });
+      if (changed < 0) this.#unmapLeaves(ipa(range.input), range.sizeBytes);
+      if (changed <= 0) continue;
+      from = Math.min(from, range.input);
+      to = range.input + range.sizeBytes;
+    }
+    if (to > 0) this.#invalidated(ipa(from), to - from);
   }
 
   /** Sets the access flag of the leaf at `address`. Linux: kvm_pgtable_stage2_mkyoung(). */
@@ -186,7 +223,7 @@ export class Stage2 {
   }
 
   /** Linux: stage2_set_prot_attr(). */
-  #attributes({ writable, memory }: Stage2Mapping): bigint {
+  #attributes(memory: GuestMemoryKind, writable: boolean): bigint {
     const memAttr = {
       normal: this.fwb ? Stage2MemAttr.fwbForceWB : Stage2MemAttr.normal,
       // Preconditions: the CPU has FEAT_MTE_PERM.
@@ -211,17 +248,11 @@ export class Stage2 {
   }
 
   /**
-   * Takes translations or rights from a range. Where a block would have to be split and there is no
-   * memory for it, all of it goes: the guest faults and maps it anew.
+   * Unmaps every leaf of a range whole: where a block would have to be split and there is no memory
+   * for it, all of it goes, and the guest faults and maps it anew.
    */
-  #change(start: Ipa, sizeBytes: number, change: (range: InputRange) => boolean): void {
-    const leaves = this.#leaves(start, sizeBytes);
-    if (leaves.length === 0) return;
-    if (change({ input: start, sizeBytes })) {
-      this.#invalidated(start, sizeBytes);
-      return;
-    }
-    for (const { input, sizeBytes: leafBytes } of leaves) {
+  #unmapLeaves(start: Ipa, sizeBytes: number): void {
+    for (const { input, sizeBytes: leafBytes } of this.#leaves(start, sizeBytes)) {
       this.#table.unmapRange({ input, sizeBytes: leafBytes });
       this.#invalidated(ipa(input), leafBytes);
     }
@@ -232,14 +263,24 @@ export class Stage2 {
   }
 }
 
+const forEachKind = (
+  make: (kind: GuestMemoryKind) => bigint,
+): Readonly<Record<GuestMemoryKind, bigint>> => ({
+  normal: make('normal'),
+  'no-tag-access': make('no-tag-access'),
+  'normal-nc': make('normal-nc'),
+  device: make('device'),
+});
+
 /**
  * Whether translations made from `old` still hold under the new mapping, perhaps with fewer rights.
  */
-function isContinued(old: Leaf, mapping: MapRequest): boolean {
-  const before = leafAttributes(old.descriptor);
-  const sameMemory = (before | S2AP_WRITE) === (mapping.attributes | S2AP_WRITE);
-  const keptWrite = (before & ~mapping.attributes & S2AP_WRITE) === 0n;
-  return old.pa === mapping.pa && old.sizeBytes >= mapping.sizeBytes && sameMemory && keptWrite;
+function isContinued(old: Leaf, now: Leaf): boolean {
+  const samePlace = old.pa === now.pa && old.sizeBytes >= now.sizeBytes;
+  const differentLow = (old.low ^ now.low) & ATTRIBUTES_LOW & ~S2AP_WRITE_LOW;
+  const differentHigh = (old.high ^ now.high) & ATTRIBUTES_HIGH;
+  const lostWrite = old.low & ~now.low & S2AP_WRITE_LOW;
+  return samePlace && differentLow === 0 && differentHigh === 0 && lostWrite === 0;
 }
 
 function allocateVmid(host: Host): number | undefined {

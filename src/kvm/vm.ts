@@ -20,7 +20,7 @@ import {
 } from '../host/index.ts';
 import { checkExtension, KVM_USER_MEM_SLOTS, SUPPORTED_BLOCK_SIZES } from './capability.ts';
 import { DirtyBitmap } from './dirty-log.ts';
-import { ipaOf, type Memslot, MemslotList, pageOf } from './memslot.ts';
+import { ipaOf, type Memslot, MemslotList } from './memslot.ts';
 import { copyTags, type KvmArmCopyMteTags } from './mte.ts';
 import { type KvmPolicy, linux612 } from './policy.ts';
 import { Stage2 } from './stage2.ts';
@@ -320,10 +320,10 @@ export class Vm {
   }
 
   #clearDirty(slot: Memslot, dirty: DirtyBitmap, firstPage: number, mask: Uint32Array): void {
-    for (const [page, count] of dirty.clear(firstPage, mask)) {
-      this.stage2.writeProtect(pageOf(slot, page), count * PAGE_SIZE);
-      if (dirty.tagLog !== undefined) keepTags(this, slot, dirty.tagLog, page, count);
-    }
+    const runs = dirty.clear(firstPage, mask);
+    this.stage2.writeProtectRuns(slot.baseIpa, runs);
+    if (dirty.tagLog === undefined) return;
+    for (const [page, count] of runs) keepTags(this, slot, dirty.tagLog, page, count);
   }
 
   /** KVM_ARM_MTE_COPY_TAGS; see `mte.ts`. */
