@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { BLOCK_SIZE, MIB, PAGE_SIZE, type Pa, pa } from '../base/index.ts';
 import { dramOnly, PhysicalMemory } from '../machine/memory.ts';
-import { BLOCK_ORDER, PageFrames, TAG_GRANULES } from './page.ts';
+import { BLOCK_ORDER, PACKED_TAG_BYTES, PageFrames, TAG_GRANULES } from './page.ts';
 
 function frames(sizeBytes = 4 * MIB): PageFrames {
   return new PageFrames(new PhysicalMemory({ zones: dramOnly(sizeBytes), recordPageCount: 16 }));
@@ -68,6 +68,50 @@ describe('PageFrames', () => {
     expect(f.memory.readTag(page)).toBe(7);
     f.initialiseTags(page);
     expect(f.memory.readTag(page)).toBe(0);
+  });
+
+  it('packTags, unpackTags: low nibbles of 256 bytes, there and back; 0 while not initialised', () => {
+    const f = frames();
+    const [page, buffer] = [taken(f.allocate()), taken(f.allocate())];
+    const at = f.memory.linear(buffer) + 6;
+    const bytes = Uint8Array.from({ length: TAG_GRANULES }, (_, i) => (i * 7) & 0xff);
+    f.memory.u8.set(bytes, at);
+    f.packTags(page, at);
+    expect(f.readTags(page)).toEqual(bytes.map((byte) => byte & 15));
+    expect(f.packedTags(page)?.[0]).toBe((7 << 4) | 0);
+    f.memory.u8.fill(0xff, at, at + TAG_GRANULES);
+    f.unpackTags(page, at);
+    expect(f.memory.u8.slice(at, at + TAG_GRANULES)).toEqual(bytes.map((byte) => byte & 15));
+    f.put(page);
+    const again = taken(f.allocate());
+    expect(again).toBe(page);
+    f.unpackTags(again, at);
+    expect(f.memory.u8.slice(at - 1, at + TAG_GRANULES)).toEqual(new Uint8Array(TAG_GRANULES + 1));
+  });
+
+  it('writeContent: data and tags of several frames, tags only where given', () => {
+    const f = frames();
+    const block = taken(f.allocate(1));
+    f.writeContent(block, { data: new Uint8Array(2 * PAGE_SIZE).fill(3) });
+    expect([f.isMteTagged(block), f.memory.readBytes(block, 1)[0]]).toEqual([false, 3]);
+    f.writeContent(block, { packedTags: new Uint8Array(2 * PACKED_TAG_BYTES).fill(0x21) });
+    expect([...f.readTags(pa(block + PAGE_SIZE)).subarray(0, 3)]).toEqual([1, 2, 1]);
+  });
+
+  it('reserveCount: single frames ask for more below it, blocks are refused, tables take the last', () => {
+    const f = frames(2 * MIB);
+    f.reserveCount = 100;
+    let asked = 0;
+    f.onShortage = () => asked++;
+    expect(f.allocate(BLOCK_ORDER)).toBe(-1);
+    expect(asked).toBe(0);
+    for (let i = 0; i < 412; i++) taken(f.allocate());
+    expect(asked).toBe(0);
+    taken(f.allocate());
+    expect(asked).toBe(1);
+    for (let i = 0; i < 99; i++) expect(f.tableAllocator.allocTable()).toBeDefined();
+    expect(f.tableAllocator.allocTable()).toBeUndefined();
+    expect(asked).toBe(1);
   });
 
   it('copy: data always, tags only where they are valid', () => {

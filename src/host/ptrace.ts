@@ -3,7 +3,7 @@
  * segments of a core dump that hold tags. Rules are Linux 6.12's (arch/arm64/kernel/mte.c and
  * elfcore.c); 6.1 ignored the top byte of the address, and answered EIO to a length of 0.
  */
-import { type Hva, hva, PAGE_SIZE, pa } from '../base/index.ts';
+import { alignDown, type Hva, hva, PAGE_SIZE, pa } from '../base/index.ts';
 import type { AddressSpace } from './address-space.ts';
 import { VmFlag } from './area.ts';
 import { Errno, isRefusal, type Refusal, refuse } from './errno.ts';
@@ -40,7 +40,7 @@ export function ptraceMteTags(
     const at = (address & ~15n) + 16n * BigInt(done);
     if (at >= BigInt(TASK_SIZE)) return done === 0 ? refuse(Errno.EIO) : finish(iov, done);
     const place = hva(Number(at));
-    const offset = (place % PAGE_SIZE) / 16;
+    const offset = (place - alignDown(place, PAGE_SIZE)) / 16;
     const count = Math.min(iov.length - done, TAG_GRANULES - offset);
     const buffer = hva(iov.base + done);
     const copied =

@@ -1,5 +1,6 @@
 /** Stage 2: what is mapped, split and taken away, and who is told of it. */
 import { describe, expect, it } from 'vitest';
+import { decodeStage2Leaf } from '../arm/descriptor.ts';
 import { BLOCK_SIZE, type Ipa, ipa, MIB, PAGE_SIZE, type Pa, pa } from '../base/index.ts';
 import { Host, isRefusal } from '../host/index.ts';
 import { dramOnly, PhysicalMemory } from '../machine/memory.ts';
@@ -72,6 +73,29 @@ describe('Stage2', () => {
     expect(stage2.lookup(at(5))).toBeUndefined();
     expect(stage2.lookup(at(7))?.pa).toBe(to(7));
     stage2.check();
+  });
+
+  it('writeProtect of what cannot be written anyway: nobody told', () => {
+    const { stage2, lost, map } = setUp();
+    map(at(0), to(0), BLOCK_SIZE, false);
+    stage2.writeProtect(at(0), BLOCK_SIZE);
+    expect(lost).toEqual([]);
+  });
+
+  it('writeProtectRuns: each run, nothing between them, told once for all', () => {
+    const { stage2, lost, map } = setUp();
+    for (const page of [0, 1, 2, 3, 9, 600]) map(at(page), to(page), PAGE_SIZE);
+    stage2.writeProtectRuns(at(0), [
+      [1, 2],
+      [5, 1],
+      [9, 1],
+      [20, 100],
+    ]);
+    expect(lost).toEqual(['+1 9']);
+    const writable = [0, 1, 2, 3, 9, 600].filter(
+      (page) => decodeStage2Leaf(stage2.lookup(at(page))!.descriptor).write,
+    );
+    expect(writable).toEqual([0, 3, 600]);
   });
 
   it.each(['unmap', 'writeProtect'] as const)(

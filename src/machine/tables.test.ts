@@ -206,6 +206,48 @@ describe('setAttributes', () => {
   });
 });
 
+describe('changeAttributes, mapsAny', () => {
+  it('changeAttributes: how many leaves differ; -1 without a table page, nothing changed', () => {
+    const { table, pool } = newTable();
+    table.mapRange({ input: 0, pa: pa(0), sizeBytes: BLOCK_SIZE, attributes: RW });
+    table.mapRange({ input: GIB, pa: pa(0), sizeBytes: 3 * PAGE_SIZE, attributes: RW });
+    table.mapRange({ input: GIB, pa: pa(0), sizeBytes: PAGE_SIZE, attributes: RO });
+    const change = { clear: WRITE, set: 0n };
+    expect(table.changeAttributes({ input: GIB, sizeBytes: 5 * PAGE_SIZE }, change)).toBe(2);
+    expect(table.changeAttributes({ input: GIB, sizeBytes: 5 * PAGE_SIZE }, change)).toBe(0);
+    pool.limit = 0;
+    expect(table.changeAttributes({ input: PAGE_SIZE, sizeBytes: PAGE_SIZE }, change)).toBe(-1);
+    expect(leafAttributes(table.lookup(PAGE_SIZE)!.descriptor)).toBe(RW);
+    expect(table.changeAttributes(all, change)).toBe(1);
+  });
+
+  it('mapsAny: a leaf that overlaps the range anywhere', () => {
+    const { table } = newTable();
+    table.mapRange({ input: GIB, pa: pa(0), sizeBytes: BLOCK_SIZE, attributes: RW });
+    const at = (input: number): boolean => table.mapsAny({ input, sizeBytes: PAGE_SIZE });
+    expect([GIB - PAGE_SIZE, GIB, GIB + BLOCK_SIZE - PAGE_SIZE, GIB + BLOCK_SIZE].map(at)).toEqual([
+      false,
+      true,
+      true,
+      false,
+    ]);
+  });
+
+  it('a page or block in a table that is there: no other table page is asked for', () => {
+    const { table, pool } = newTable();
+    table.mapRange({ input: 0, pa: pa(0), sizeBytes: PAGE_SIZE, attributes: RW });
+    pool.limit = 0;
+    const page = { input: 5 * PAGE_SIZE, pa: pa(8 * GIB), sizeBytes: PAGE_SIZE, attributes: RO };
+    expect(table.mapRange(page)).toBe(true);
+    const block = { input: BLOCK_SIZE, pa: pa(0), sizeBytes: BLOCK_SIZE, attributes: RW };
+    expect(table.mapRange(block)).toBe(true);
+    expect(shapes(table)).toEqual(['0+4K', '5000+4K', '200000+2048K']);
+    expect(table.lookup(5 * PAGE_SIZE)).toMatchObject({ pa: 8 * GIB, sizeBytes: PAGE_SIZE });
+    expect(table.mapRange({ ...block, input: BLOCK_SIZE + PAGE_SIZE })).toBe(false);
+    table.checkTable();
+  });
+});
+
 describe('checkTable', () => {
   it('checkTable: an entry that is neither valid nor 0, asserted', () => {
     const { table } = newTable();

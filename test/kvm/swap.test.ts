@@ -2,21 +2,33 @@
  * A guest's pages leave memory and come back: with their tags, or what each policy makes of them.
  */
 import { describe, expect, it } from 'vitest';
-import { hva, PAGE_SIZE, Prng } from '../../src/base/index.ts';
+import { hva, ipa, PAGE_SIZE, Prng } from '../../src/base/index.ts';
 import {
   isRefusal,
   linux,
   Madvise,
+  MapFlag,
   MemorySwapDevice,
   mergePass,
   Prot,
+  restoreProcess,
   SimulatedSwapDevice,
   type SwapDevice,
   type SwapTags,
+  saveProcess,
   smallPages,
 } from '../../src/host/index.ts';
 import * as uapi from '../../src/kvm/uapi.ts';
-import { accept, DATA, GuestVm, type GuestVmOptions, reported } from '../support/guest-vm.ts';
+import { createVm } from '../../src/kvm/vm.ts';
+import {
+  accept,
+  answerText,
+  DATA,
+  GuestVm,
+  type GuestVmOptions,
+  reported,
+} from '../support/guest-vm.ts';
+import { TestGuest } from '../support/test-guest.ts';
 
 const ldg = (at: number): string => `ldr x0, =${at}\n ldg x0, [x0]\n lsr x0, x0, #56`;
 const stg = (at: number, tag: number): string =>
@@ -126,6 +138,97 @@ describe('swapTags: a guest’s tags after a page-out', () => {
     ['drop', { plain: 0n, protMte: 0n }],
   ])('%s', (swapTags, expected) => {
     expect({ plain: tagAfter(swapTags, {}), protMte: tagAfter(swapTags, MTE) }).toEqual(expected);
+  });
+});
+
+describe('what the VMM does with guest memory, and the guest’s tag 9 of a page after it', () => {
+  const file = (guest: GuestVm) => ({
+    flags: MapFlag.shared,
+    file: guest.host.createMemfd(16 * PAGE_SIZE),
+  });
+  const advise =
+    (advice: number) =>
+    (guest: GuestVm, at: number): unknown =>
+      guest.process.madvise(hva(at), PAGE_SIZE, advice);
+  const fork = (guest: GuestVm, at: number): unknown => {
+    const child = guest.process.fork();
+    if (isRefusal(child)) return child;
+    // The child's store takes the page apart, and the guest's next one stays with the parent.
+    return child.memory.writeU8(hva(at), 1);
+  };
+
+  it.each<[string, boolean, (guest: GuestVm, at: number) => unknown, bigint]>([
+    ['MADV_DONTNEED on anonymous memory', false, advise(Madvise.dontNeed), 0n],
+    ['MADV_DONTNEED on a memfd', true, advise(Madvise.dontNeed), 9n],
+    ['a hole punched into a memfd', true, advise(Madvise.remove), 0n],
+    ['MADV_PAGEOUT of a memfd', true, advise(Madvise.pageOut), 9n],
+    ['fork, and a store of the child', false, fork, 9n],
+    [
+      'mprotect to PROT_MTE',
+      false,
+      (g, at) => g.process.mprotect(hva(at), PAGE_SIZE, MTE.prot),
+      9n,
+    ],
+  ])('%s', (_, shared, change, expected) => {
+    const guest = guestWithSwap();
+    const at = guest.addSlot(shared ? file(guest) : {});
+    guest.value(stg(DATA, 9));
+    expect(change(guest, at)).toBe(0);
+    expect(guest.value(ldg(DATA))).toBe(expected);
+  });
+
+  it('the file cut and grown again: the tags are gone', () => {
+    const guest = guestWithSwap();
+    const request = file(guest);
+    guest.addSlot(request);
+    guest.value(stg(DATA, 9));
+    request.file.truncate(0);
+    expect(answerText(guest.run(ldg(DATA)))).toBe('EFAULT');
+    request.file.truncate(16 * PAGE_SIZE);
+    expect(guest.value(ldg(DATA))).toBe(0n);
+  });
+
+  it('the process saved whole and put back under a new VM: all tags and data are there', () => {
+    const guest = guestWithSwap();
+    const at = guest.addSlot();
+    guest.value(stg(DATA, 9));
+    guest.value(stg(DATA + 0x3000, 4));
+    accept(guest.process.madvise(at, PAGE_SIZE, Madvise.pageOut));
+    const image = saveProcess(guest.process);
+    if (isRefusal(image)) throw new Error('the process is saved');
+    const process = restoreProcess(guest.host, image);
+    if (isRefusal(process)) throw new Error('the process is restored');
+    const vm = createVm({ host: guest.host, process });
+    if (isRefusal(vm)) throw new Error('a VM is created');
+    accept(vm.enableCap({ cap: uapi.KVM_CAP_ARM_MTE }));
+    const region = { slot: 0, flags: 0, guestPhysAddr: DATA, memorySize: 16 * PAGE_SIZE };
+    accept(vm.setUserMemoryRegion({ ...region, userspaceAddr: at }));
+    const again = new TestGuest(vm);
+    expect([0, 0x3000].map((offset) => again.loadTag(ipa(DATA + offset)))).toEqual([9, 4]);
+    expect([0, 0x3000].map((offset) => again.load(ipa(DATA + offset)))).toEqual([9, 4]);
+  });
+});
+
+describe('COPY_TAGS while memory is short', () => {
+  it('bringing in the buffer does not page out the page whose tags are copied', () => {
+    const guest = guestWithSwap({ ramBytes: 6 * 1024 * 1024 }, new MemorySwapDevice(8192));
+    const pages = 1200;
+    guest.addSlot({ length: pages * PAGE_SIZE });
+    const addr = guest.map({ length: pages * 256 });
+    for (let page = 0; page < pages; page++) {
+      accept(guest.process.memory.fill(hva(addr + page * 256), page % 16, 256));
+    }
+    const request = { guestIpa: DATA, length: pages * PAGE_SIZE, addr };
+    expect(guest.vm.copyTags({ ...request, flags: 0 })).toBe(pages * PAGE_SIZE);
+    accept(guest.process.memory.fill(addr, 0xff, pages * 256));
+    const flags = uapi.KVM_ARM_TAGS_FROM_GUEST;
+    expect(guest.vm.copyTags({ ...request, flags })).toBe(pages * PAGE_SIZE);
+    for (let page = 0; page < pages; page++) {
+      const at = hva(addr + page * 256 + 255);
+      expect([page, guest.process.memory.readU8(at)]).toEqual([page, page % 16]);
+    }
+    expect(guest.host.swap!.statistics.pagesOut).toBeGreaterThan(0);
+    guest.host.frames.check();
   });
 });
 
