@@ -205,7 +205,7 @@ function mapGuestMemory(vm: Vm, slot: Memslot, abort: GuestAbort, write: boolean
   const target: Pa = alignDown(page.pa, sizeBytes);
   if (!permission && vm.mte && memory.zoneAt(target) !== undefined) {
     if (!vm.policy.mteMappingAllowed(page.area)) return refuse(Errno.EFAULT);
-    sanitiseMteTags(vm.host, target, sizeBytes);
+    sanitiseMteTags(vm, alignDown(pageIpa, sizeBytes), target, sizeBytes);
   }
 
   // While the slot logs, only stores make a page writable, so that each first store is seen.

@@ -5,7 +5,7 @@
  */
 
 import { Prng } from '../base/index.ts';
-import { Errno, isRefusal, type Refusal, refuse } from '../host/index.ts';
+import { Errno, errnoName, isRefusal, type Refusal, refuse } from '../host/index.ts';
 import { VmTimers } from './counter.ts';
 import type { HypercallVm } from './hypercall.ts';
 import { IoEventFds } from './ioeventfd.ts';
@@ -16,6 +16,7 @@ import { createVmRegisters, type VmRegisters } from './registers.ts';
 import { SmcccFilter } from './smccc-filter.ts';
 import type { KvmArmReadTagLog } from './tag-log.ts';
 import {
+  KVM_ARM_TAGS_FROM_GUEST,
   KVM_ARM_TARGET_GENERIC_V8,
   KVM_ARM_VM_SMCCC_CTRL,
   KVM_ARM_VM_SMCCC_FILTER,
@@ -41,6 +42,8 @@ export interface VmObserver {
   exit?(vcpu: number, reason: string, detail: string): void;
   stage2Fault?(vcpu: number, text: string): void;
   interrupt?(vcpu: number, text: string): void;
+  /** MTE is switched on, tags of pages are initialised, or the VMM copies tags. */
+  mte?(text: string): void;
 }
 
 export interface KvmVmOptions {
@@ -110,6 +113,7 @@ export class KvmVm {
   /** KVM_ENABLE_CAP; see `Vm.enableCap`. */
   enableCap(request: KvmEnableCap): 0 | Refusal {
     const result = this.vm.enableCap(request);
+    if (this.vm.mte && !this.registers.mte) this.observer.mte?.('KVM_CAP_ARM_MTE enabled');
     this.registers.mte = this.vm.mte;
     return result;
   }
@@ -131,7 +135,18 @@ export class KvmVm {
 
   /** KVM_ARM_MTE_COPY_TAGS. */
   copyTags(request: KvmArmCopyMteTags): number | Refusal {
-    return this.vm.copyTags(request);
+    const result = this.vm.copyTags(request);
+    this.#traceCopy(request, result);
+    return result;
+  }
+
+  #traceCopy({ guestIpa, flags }: KvmArmCopyMteTags, result: number | Refusal): void {
+    if (this.observer.mte === undefined) return;
+    const direction = flags === KVM_ARM_TAGS_FROM_GUEST ? 'from' : 'to';
+    const outcome = isRefusal(result) ? errnoName(result) : `${result} bytes`;
+    this.observer.mte(
+      `KVM_ARM_MTE_COPY_TAGS ${direction} guest, ipa=0x${guestIpa.toString(16)}: ${outcome}`,
+    );
   }
 
   /** KVM_ARM_READ_TAG_LOG. */

@@ -53,12 +53,13 @@ export class Kvm {
 
   /** KVM_CREATE_VM for a process. EINVAL, ENOMEM: see `createVm`. */
   createVm(process: AddressSpace, options: KvmVmOptions = {}): KvmVm | Refusal {
-    const { ipaBits, policy } = options;
+    const { ipaBits, policy, observer } = options;
     const vm = createVm({
       host: this.host,
       process,
       ...(ipaBits === undefined ? {} : { ipaBits }),
       ...(policy === undefined ? {} : { policy }),
+      ...(observer?.mte === undefined ? {} : { traceMte: (text) => observer.mte?.(text) }),
     });
     return isRefusal(vm) ? vm : new KvmVm(this, vm, options);
   }

@@ -3,7 +3,7 @@
  * and the VMM reads and writes a guest's tags by KVM_ARM_MTE_COPY_TAGS. Called by `fault.ts` and
  * `vm.ts`.
  */
-import { type Hva, hva, ipa, isAligned, PAGE_SIZE, type Pa } from '../base/index.ts';
+import { type Hva, hva, type Ipa, ipa, isAligned, PAGE_SIZE, type Pa, pa } from '../base/index.ts';
 import { Errno, type Host, isRefusal, type Refusal, refuse, TAG_GRANULES } from '../host/index.ts';
 import { hvaOf } from './memslot.ts';
 import { KVM_ARM_TAGS_FROM_GUEST } from './uapi.ts';
@@ -21,11 +21,26 @@ export interface KvmArmCopyMteTags {
 }
 
 /**
- * Makes pages safe to be seen by a guest with MTE: tags that nobody has written yet become 0.
- * Preconditions: not mapped at stage 2 yet. Linux: sanitise_mte_tags().
+ * Makes pages safe to be seen by a guest with MTE, at `at`: tags that nobody has written yet become
+ * 0. Preconditions: not mapped at stage 2 yet. Linux: sanitise_mte_tags().
  */
-export function sanitiseMteTags(host: Host, address: Pa, sizeBytes: number): void {
-  if (host.frames.isOnline(address)) host.frames.initialiseTags(address, sizeBytes);
+export function sanitiseMteTags(vm: Vm, at: Ipa, address: Pa, sizeBytes: number): void {
+  const { frames } = vm.host;
+  if (!frames.isOnline(address)) return;
+  if (vm.traceMte !== undefined) {
+    const count = untaggedPages(vm.host, address, sizeBytes);
+    if (count > 0) vm.traceMte(`tags of ${count} page(s) initialised, ipa=0x${at.toString(16)}`);
+  }
+  frames.initialiseTags(address, sizeBytes);
+}
+
+/** Pages of the range whose tags are not valid yet. */
+function untaggedPages({ frames }: Host, address: Pa, sizeBytes: number): number {
+  let count = 0;
+  for (let offset = 0; offset < sizeBytes; offset += PAGE_SIZE) {
+    if (!frames.isMteTagged(pa(address + offset))) count++;
+  }
+  return count;
 }
 
 /**

@@ -75,6 +75,8 @@ export interface VmOptions {
   /** 32 … the CPU's physical address bits; 40 when absent. Linux: the type of KVM_CREATE_VM. */
   readonly ipaBits?: number;
   readonly policy?: KvmPolicy;
+  /** Hears what becomes of the guest's tags, a sentence each time. */
+  readonly traceMte?: (text: string) => void;
 }
 
 /**
@@ -97,6 +99,7 @@ export class Vm {
   readonly host: Host;
   readonly process: AddressSpace;
   readonly policy: KvmPolicy;
+  readonly traceMte: ((text: string) => void) | undefined;
   readonly ipaBits: number;
   readonly stage2: Stage2;
   readonly slots = new MemslotList();
@@ -115,6 +118,7 @@ export class Vm {
     this.host = options.host;
     this.process = options.process;
     this.policy = options.policy ?? linux612;
+    this.traceMte = options.traceMte;
     this.ipaBits = ipaBits;
     this.stage2 = stage2;
     this.#unwatch = this.process.watch({

@@ -530,6 +530,7 @@ function traceObserver({ trace, onTrace }: MachineOptions): VmObserver {
     ...(trace.has('stage2')
       ? { stage2Fault: (vcpu: number, text: string) => line('stage2', vcpu, text) }
       : {}),
+    ...(trace.has('mte') ? { mte: (text: string) => onTrace(`mte: ${text}`) } : {}),
     ...(trace.has('irq')
       ? { interrupt: (vcpu: number, text: string) => line('irq', vcpu, text) }
       : {}),

@@ -1,7 +1,7 @@
 /**
  * ioeventfd and irqfd with a guest that runs, as a virtio device of a VMM uses them: a store to a
- * doorbell signals an eventfd, and an eventfd that is signalled is an interrupt; with resampling, the
- * guest's end of the interrupt comes back. Refusals are tested in src/kvm.
+ * doorbell signals an eventfd, and an eventfd that is signalled is an interrupt; with resampling,
+ * the guest's end of the interrupt comes back. Refusals are tested in src/kvm.
  */
 import { describe, expect, it } from 'vitest';
 import { Errno, EventFd } from '../../src/host/index.ts';

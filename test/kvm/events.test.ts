@@ -184,7 +184,7 @@ describe('attributes of a vCPU', () => {
     }
   });
 
-  it('setting: EINVAL without a VGIC and for no PPI; for all vCPUs; EBUSY after the first run', () => {
+  it('setting: EINVAL without a VGIC, for no PPI; for all vCPUs; EBUSY after a run', () => {
     expect(new GuestVm().vcpus[0]!.setAttr(virtual, 20n)).toBe(-Errno.EINVAL);
     const guest = new GuestVm({ vgic: true, vcpuCount: 2 });
     const [first, second] = guest.vcpus;
