@@ -4,9 +4,10 @@
  * without a VGIC.
  */
 import { describe, expect, it } from 'vitest';
-import { Errno } from '../../src/host/index.ts';
+import { PAGE_SIZE } from '../../src/base/index.ts';
+import { Errno, EventFd } from '../../src/host/index.ts';
 import * as uapi from '../../src/kvm/uapi.ts';
-import { CODE, GIC_DISTRIBUTOR, GuestVm, NOWHERE } from '../support/guest-vm.ts';
+import { CODE, DATA, GIC_DISTRIBUTOR, GuestVm, NOWHERE } from '../support/guest-vm.ts';
 
 const SERROR = 0xbf00_0000n;
 const PPI = 20;
@@ -347,5 +348,64 @@ describe('a VGIC that is not ready', () => {
     expect(vm.testDevice(uapi.KVM_DEV_TYPE_ARM_VGIC_V3)).toBe(0);
     expect(vm.testDevice(uapi.KVM_DEV_TYPE_ARM_VGIC_V2)).toBe(-Errno.ENODEV);
     expect(vm.vgicDevice).toBeUndefined();
+  });
+});
+
+describe('KVM_RUN that fails', () => {
+  /** A VGIC attribute that is EBUSY while a vCPU runs. */
+  const vgicIsFree = (guest: GuestVm): boolean =>
+    typeof guest.vm.vgicDevice!.getAttr({
+      flags: 0,
+      group: uapi.KVM_DEV_ARM_VGIC_GRP_DIST_REGS,
+      attr: 0n,
+    }) === 'bigint';
+
+  it('ENOSYS: the VM counts as not running, registers can be set, and another vCPU runs', () => {
+    const guest = new GuestVm({ vgic: true, vcpuCount: 2 });
+    const vcpu = guest.begin(`ldr x1, =${NOWHERE}\n ldp x2, x3, [x1]\n mov x0, #5`);
+    expect(vcpu.run()).toEqual({ kind: 'error', errno: Errno.ENOSYS });
+    expect(vgicIsFree(guest)).toBe(true);
+    expect(guest.value('mov x0, #1', 1)).toBe(1n);
+    vcpu.writePc(vcpu.readPc() + 4n);
+    expect(guest.answer()).toEqual({ kind: 'value', value: 5n });
+  });
+
+  it('KVM_ARM_VCPU_INIT after it: as new', () => {
+    const guest = new GuestVm();
+    const vcpu = guest.begin(`ldr x1, =${NOWHERE}\n ldp x2, x3, [x1]`);
+    expect(vcpu.run().kind).toBe('error');
+    vcpu.setEvents({ extDabtPending: true, serrorPending: true });
+    guest.initVcpu(vcpu);
+    expect(guest.value('mrs x0, isr_el1')).toBe(0n);
+  });
+
+  it('a watcher of the VMM that throws: the VM counts as not running, and goes on', () => {
+    const guest = new GuestVm({ vgic: true });
+    const fd = new EventFd();
+    guest.vm.ioeventfd({ fd, addr: NOWHERE, len: 4 });
+    const stop = fd.watch(() => {
+      throw new Error('of the VMM');
+    });
+    const vcpu = guest.begin(`ldr x1, =${NOWHERE}\n str w1, [x1]\n mov x0, #5`);
+    expect(() => vcpu.run()).toThrow('of the VMM');
+    stop();
+    expect(vgicIsFree(guest)).toBe(true);
+    expect(guest.answer()).toEqual({ kind: 'value', value: 5n });
+  });
+});
+
+describe('the end of a VM', () => {
+  it('after runs, faults and failures: every frame is free again', () => {
+    const guest = new GuestVm({ vgic: true, vcpuCount: 2 });
+    guest.addSlot();
+    guest.value(`ldr x1, =${DATA}\n str x1, [x1]\n mov x0, #1`);
+    expect(guest.begin(`ldr x1, =${NOWHERE}\n ldp x2, x3, [x1]`, 1).run().kind).toBe('error');
+    guest.vm.destroy();
+    guest.process.destroy();
+    const { frames, memory } = guest.host;
+    frames.check();
+    const total = memory.zones.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) / PAGE_SIZE;
+    // The host keeps its zero page.
+    expect(frames.freeCount).toBe(total - 1);
   });
 });
