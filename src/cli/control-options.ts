@@ -1,6 +1,6 @@
 /**
- * The commands that talk to a machine that runs: `ctl` and `migrate`. What they take from the command
- * line, as values; `ctl.ts` and `migrate.ts` do it.
+ * The commands that talk to a machine that runs: `ctl` and `migrate`. What they take from the
+ * command line, as values; `ctl.ts` and `migrate.ts` do it.
  */
 import type { Command as Commander } from 'commander';
 import { z } from 'zod';

@@ -1,4 +1,6 @@
-/** `granule snapshot`: what is asked for, what is printed, and a save over a real control socket. */
+/**
+ * `granule snapshot`: what is asked for, what is printed, and a save over a real control socket.
+ */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

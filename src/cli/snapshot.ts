@@ -1,6 +1,7 @@
 /**
- * `granule snapshot`: `info` reads a file, checks all of it and prints what is inside; `save` asks a
- * running machine for one over its control socket. Going on from a file is `granule run --restore`.
+ * `granule snapshot`: `info` reads a file, checks all of it and prints what is inside; `save` asks
+ * a running machine for one over its control socket. Going on from a file is `granule run
+ * --restore`.
  */
 import { resolve } from 'node:path';
 import type { Command as Commander } from 'commander';

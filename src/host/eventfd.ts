@@ -1,8 +1,8 @@
 /**
- * An event file descriptor: a 64-bit counter that one side raises and the other takes. KVM raises one
- * for a guest's store (ioeventfd) and takes one as an interrupt (irqfd); devices of the VMM hold the
- * other ends. There is one thread, so nobody sleeps on it: `watch` is what epoll would be, and is
- * called from inside the call that raised the counter. Linux: fs/eventfd.c.
+ * An event file descriptor: a 64-bit counter that one side raises and the other takes. KVM raises
+ * one for a guest's store (ioeventfd) and takes one as an interrupt (irqfd); devices of the VMM
+ * hold the other ends. There is one thread, so nobody sleeps on it: `watch` is what epoll would be,
+ * and is called from inside the call that raised the counter. Linux: fs/eventfd.c.
  */
 import { assert } from '../base/index.ts';
 import { Errno, type Refusal, refuse } from './errno.ts';

@@ -33,8 +33,8 @@ export class GsiRouting {
   }
 
   /**
-   * KVM_SET_GSI_ROUTING: replaces the table. EINVAL: flags, too many entries, a number out of range,
-   * an unknown type, a GSI that goes to two places.
+   * KVM_SET_GSI_ROUTING: replaces the table. EINVAL: flags, too many entries, a number out of
+   * range, an unknown type, a GSI that goes to two places.
    */
   set({ flags = 0, entries }: KvmIrqRouting): 0 | Refusal {
     if (flags !== 0 || entries.length > KVM_MAX_IRQ_ROUTES) return refuse(Errno.EINVAL);

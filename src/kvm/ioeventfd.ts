@@ -31,9 +31,9 @@ export class IoEventFds {
   #all: IoEventFd[] = [];
 
   /**
-   * KVM_IOEVENTFD. EINVAL: a length that is none of 0, 1, 2, 4, 8; unknown flags; a range past 2^64;
-   * a value to match without a length. EEXIST: a store could signal two. EBADF: a closed eventfd.
-   * ENOENT: nothing like it to deassign.
+   * KVM_IOEVENTFD. EINVAL: a length that is none of 0, 1, 2, 4, 8; unknown flags; a range past
+   * 2^64; a value to match without a length. EEXIST: a store could signal two. EBADF: a closed
+   * eventfd. ENOENT: nothing like it to deassign.
    */
   request(request: KvmIoEventfd): 0 | Refusal {
     const deassign = ((request.flags ?? 0) & KVM_IOEVENTFD_FLAG_DEASSIGN) !== 0;

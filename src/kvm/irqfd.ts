@@ -1,7 +1,7 @@
 /**
- * KVM_IRQFD: an eventfd that is an interrupt. Each signal is taken and raises the SPI that the GSI is
- * routed to; with a resample eventfd the line stays up until the guest ends the interrupt, and that
- * eventfd then tells the device to look whether it still wants it. The VM owns one list.
+ * KVM_IRQFD: an eventfd that is an interrupt. Each signal is taken and raises the SPI that the GSI
+ * is routed to; with a resample eventfd the line stays up until the guest ends the interrupt, and
+ * that eventfd then tells the device to look whether it still wants it. The VM owns one list.
  *
  * A line that is not resampled is raised and left up, as Linux does: such an SPI is meant to be
  * edge-triggered, where each signal counts. Linux: virt/kvm/eventfd.c.

@@ -1,6 +1,6 @@
 /**
- * Why KVM_RUN returned: `struct kvm_run`, as a union. `vcpu.ts` makes these; a VMM's loop takes them
- * apart. Types only.
+ * Why KVM_RUN returned: `struct kvm_run`, as a union. `vcpu.ts` makes these; a VMM's loop takes
+ * them apart. Types only.
  */
 import type { Hva, Ipa } from '../base/index.ts';
 import type { Errno } from '../host/index.ts';
@@ -26,7 +26,8 @@ export type VcpuExit =
   /** KVM_EXIT_ARM_NISV. */
   | { readonly kind: 'nisv'; readonly ipa: Ipa; readonly esrIss: number }
   /**
-   * KVM_RUN = -1, EINTR: `immediateExit` was set; or, without a VGIC, `Vcpu.deviceIrqLevel` changed.
+   * KVM_RUN = -1, EINTR: `immediateExit` was set; or, without a VGIC, `Vcpu.deviceIrqLevel`
+   * changed.
    */
   | { readonly kind: 'interrupted' }
   /** The turn is over; run it again. */
@@ -34,8 +35,9 @@ export type VcpuExit =
   /** The vCPU waits (WFI, a page of the host, or it is off); run it again when `runnable`. */
   | { readonly kind: 'blocked' }
   /**
-   * A page of the VMM is missing that the VMM itself supplies (userfaultfd, `AddressSpace.awaited`);
-   * run it again when `runnable`. Linux hides it: the thread of the vCPU sleeps.
+   * A page of the VMM is missing that the VMM itself supplies (userfaultfd,
+   * `AddressSpace.awaited`); run it again when `runnable`. Linux hides it: the thread of the vCPU
+   * sleeps.
    */
   | { readonly kind: 'userfault'; readonly hva: Hva }
   /** KVM_EXIT_MEMORY_FAULT, KVM_RUN = -1 with EFAULT; `flags` say why. */

@@ -1,6 +1,6 @@
 /**
- * A vCPU's loads and stores where there is no memory: carried out by a device in the kernel, or given
- * to the VMM as an exit that the next KVM_RUN completes. Called by vcpu.ts.
+ * A vCPU's loads and stores where there is no memory: carried out by a device in the kernel, or
+ * given to the VMM as an exit that the next KVM_RUN completes. Called by vcpu.ts.
  * Linux: arch/arm64/kvm/mmio.c.
  */
 import type { LoadStoreSyndrome } from '../arm/syndrome.ts';
@@ -29,8 +29,9 @@ export class VcpuMmio {
   #pending: PendingMmio | undefined;
 
   /**
-   * Begins an access by the vCPU whose state `words` is. Returns the exit for the VMM; or who in the
-   * kernel did it, the VGIC or an eventfd, which is yet to be signalled: then the PC is to be moved.
+   * Begins an access by the vCPU whose state `words` is. Returns the exit for the VMM; or who in
+   * the kernel did it, the VGIC or an eventfd, which is yet to be signalled: then the PC is to be
+   * moved.
    */
   begin(words: BigUint64Array, request: MmioRequest): MmioExit | 'gic' | EventFd {
     const { ipa, access, isWrite, vgic, ioEventFds } = request;

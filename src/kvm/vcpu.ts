@@ -61,8 +61,8 @@ const WAKEUP: VcpuExit = { kind: 'system-event', type: KVM_SYSTEM_EVENT_WAKEUP, 
 const TURN_ENDS: readonly VcpuExit['kind'][] = ['preempted', 'blocked', 'yielded', 'interrupted'];
 
 /**
- * Pages brought in for one instruction before others get their turn: more than any needs, unless the
- * host takes away what it gives.
+ * Pages brought in for one instruction before others get their turn: more than any needs, unless
+ * the host takes away what it gives.
  */
 const FAULTS_IN_VAIN_MAX = 64;
 
@@ -227,8 +227,8 @@ export class Vcpu extends VcpuState implements Hypervisor {
   }
 
   /**
-   * KVM_SET_DEVICE_ATTR on the vCPU: the PPIs of the timers, for all vCPUs. ENXIO for another group,
-   * otherwise see `VmTimers.setPpi`.
+   * KVM_SET_DEVICE_ATTR on the vCPU: the PPIs of the timers, for all vCPUs. ENXIO for another
+   * group, otherwise see `VmTimers.setPpi`.
    */
   setAttr({ group, attr }: KvmDeviceAttr, value: bigint): 0 | Refusal {
     if (group !== KVM_ARM_VCPU_TIMER_CTRL) return refuse(Errno.ENXIO);

@@ -89,8 +89,8 @@ export class VmInterrupts {
   }
 
   /**
-   * KVM_IRQ_LINE. EINVAL: an unknown type, vCPU or line; ENXIO: SPIs and PPIs without a VGIC, a CPU's
-   * own inputs with one; otherwise see `VgicDevice.irqLine`.
+   * KVM_IRQ_LINE. EINVAL: an unknown type, vCPU or line; ENXIO: SPIs and PPIs without a VGIC, a
+   * CPU's own inputs with one; otherwise see `VgicDevice.irqLine`.
    */
   irqLine(request: KvmIrqLevel): 0 | Refusal {
     if (this.#device !== undefined) return this.#device.irqLine(request);

@@ -54,7 +54,9 @@ export class CpuContext {
   /** Virtual interrupt inputs (what HCR_EL2.VI and VF or a GIC's list registers signal). */
   irqLine = false;
   fiqLine = false;
-  /** A virtual SError is pending (HCR_EL2.VSE): taken as soon as PSTATE.A permits, and then gone. */
+  /**
+   * A virtual SError is pending (HCR_EL2.VSE): taken as soon as PSTATE.A permits, and then gone.
+   */
   sErrorPending = false;
 
   constructor(memory: PhysicalMemory, options: ContextOptions) {

@@ -69,7 +69,9 @@ const SP_EL0_KEY = encodingKey(3, 0, 4, 1, 0) & 0x7fff;
 const DAIF_A = 4;
 const DAIF_I = 2;
 const DAIF_F = 1;
-/** ESR_EL1 of a virtual SError: IL, and IDS, as without FEAT_RAS its ISS is the implementation's. */
+/**
+ * ESR_EL1 of a virtual SError: IL, and IDS, as without FEAT_RAS its ISS is the implementation's.
+ */
 const ESR_SERROR = (0x2f << 26) | (1 << 25) | (1 << 24);
 
 const MASK_TBI = 0x00fffffffffff000n;

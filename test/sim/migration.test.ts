@@ -1,7 +1,8 @@
 /**
  * Migrations in a simulated world: links that are cut, fall silent or change bytes, slow disks, a
  * guest that races each copy, devices that write. Checked all along: never a page without its tags,
- * never a lost store, never two running copies; and in the end the guest has moved, or is as it was.
+ * never a lost store, never two running copies; and in the end the guest has moved, or is as it
+ * was.
  *
  * A seed that fails is in the message; `GRANULE_SIM_SEED=n` runs that one alone, and
  * `GRANULE_SIM_SEEDS=n` as many as wanted.

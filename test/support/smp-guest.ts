@@ -1,8 +1,8 @@
 /**
- * A bare-metal guest for tests that take a machine apart in the middle of its work: two CPUs share a
- * counter under exclusives, tag and check memory of their own, sleep for the timer with the GIC set
- * up, and mix time and floating point into their results, which the first CPU prints in the end. Its
- * output and its last registers depend on every instruction before.
+ * A bare-metal guest for tests that take a machine apart in the middle of its work: two CPUs share
+ * a counter under exclusives, tag and check memory of their own, sleep for the timer with the GIC
+ * set up, and mix time and floating point into their results, which the first CPU prints in the
+ * end. Its output and its last registers depend on every instruction before.
  */
 import { assembleProgram, type Program } from '../../src/arm/a64/program.ts';
 import { bareMetalSource } from '../../src/vmm/guests/bare-metal.ts';

@@ -1,3 +1,4 @@
+/** The table of rows: 32 bits each, no two claim an opcode, every feature is one that exists. */
 import { describe, expect, it } from 'vitest';
 import { hasFeature } from '../sysreg/index.ts';
 import { checkRows, Decoder } from './decoder.ts';

@@ -1,7 +1,7 @@
 /**
  * Where a migration goes, as a user writes it: `tcp:HOST:PORT`. Loopback may be reached as it is;
- * everything else only with TLS 1.3 and mutual authentication (`tls.ts`), since a migration stream is
- * all of a guest's memory, and whoever may send one runs code here.
+ * everything else only with TLS 1.3 and mutual authentication (`tls.ts`), since a migration stream
+ * is all of a guest's memory, and whoever may send one runs code here.
  */
 import { isIP } from 'node:net';
 import { MigrationError } from './migration-error.ts';

@@ -1,7 +1,7 @@
 /**
  * A machine that waits for its guest: listens, gives each link to `MigrationDestination`, keeps the
- * guest from running until it has come and while a part of it cannot be reached, and stops listening
- * when no link can be needed again. Used by `granule run --incoming` and by programs.
+ * guest from running until it has come and while a part of it cannot be reached, and stops
+ * listening when no link can be needed again. Used by `granule run --incoming` and by programs.
  */
 import type { RunControl } from '../monitor/run-control.ts';
 import type { TcpAddress } from './address.ts';

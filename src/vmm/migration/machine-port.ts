@@ -66,7 +66,9 @@ export class MachinePort implements MigratableMachine {
     this.#control.paused = paused;
   }
 
-  /** Nothing is under way between two slices: vCPUs and devices are done when their calls return. */
+  /**
+   * Nothing is under way between two slices: vCPUs and devices are done when their calls return.
+   */
   async hold(): Promise<void> {
     this.#heldAs ??= this.holdReason;
     this.#control.hold(this.#heldAs);

@@ -42,7 +42,9 @@ export interface SourceOptions {
 
 export interface SourceWorld {
   readonly time: Time;
-  /** Makes a link to the destination; called again when one broke. Rejects with `MigrationError`. */
+  /**
+   * Makes a link to the destination; called again when one broke. Rejects with `MigrationError`.
+   */
   readonly connect: () => Promise<Link>;
   readonly onEvent?: (event: MigrationEvent<SourcePhase>) => void;
 }

@@ -1,6 +1,7 @@
 /**
  * Links over TCP, in the clear on loopback and with TLS elsewhere: `connectTcp` makes one, a
- * `TcpListener` takes them. What Node reports as errors of a socket becomes `MigrationError` 'link'.
+ * `TcpListener` takes them. What Node reports as errors of a socket becomes `MigrationError`
+ * 'link'.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { connect as connectTls, createServer as createTlsServer, type TLSSocket } from 'node:tls';

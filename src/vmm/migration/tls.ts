@@ -1,7 +1,7 @@
 /**
  * Mutual authentication for links that leave the machine: TLS 1.3 with a pre-shared key or with
- * certificates of an authority of one's own, through Node's `tls`. Reads the files, checks them, and
- * gives options for both ends; `tcp.ts` makes the connections.
+ * certificates of an authority of one's own, through Node's `tls`. Reads the files, checks them,
+ * and gives options for both ends; `tcp.ts` makes the connections.
  *
  * A key file holds lines `identity:hexadecimal key`, as GnuTLS's psktool and QEMU's tls-creds-psk
  * have it; the first line counts. A folder of certificates holds QEMU's names: ca-cert.pem, and

@@ -1,6 +1,7 @@
 /**
  * A machine that runs, and everything that can be asked of it from outside: pause and resume, save,
- * migrate. The control socket (`commands.ts`) and the CLI talk to it; programs may. One for each run.
+ * migrate. The control socket (`commands.ts`) and the CLI talk to it; programs may. One for each
+ * run.
  */
 import type { Machine } from '../machine.ts';
 import { IncomingMigration, type IncomingOptions } from '../migration/incoming.ts';

@@ -1,6 +1,6 @@
 /**
- * What `query-migrate` answers, in QMP's shape as far as that goes: status, times, RAM; and what tags
- * cost, which QMP has no word for.
+ * What `query-migrate` answers, in QMP's shape as far as that goes: status, times, RAM; and what
+ * tags cost, which QMP has no word for.
  */
 import { PAGE_SIZE } from '../../base/index.ts';
 import type { DestinationPhase, MigrationStatistics, SourcePhase } from '../migration/progress.ts';

@@ -1,4 +1,6 @@
-/** What the control socket answers where it cannot do what was asked: QMP's class and one sentence. */
+/**
+ * What the control socket answers where it cannot do what was asked: QMP's class and one sentence.
+ */
 export type MonitorErrorClass = 'GenericError' | 'CommandNotFound';
 
 export class MonitorError extends Error {

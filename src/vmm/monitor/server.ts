@@ -77,8 +77,8 @@ export class MonitorServer {
 }
 
 /**
- * Makes the socket in a folder of its own, where nobody else can open it, and gives it its name when
- * its mode is right; a name that is taken meanwhile stays whose it is.
+ * Makes the socket in a folder of its own, where nobody else can open it, and gives it its name
+ * when its mode is right; a name that is taken meanwhile stays whose it is.
  */
 async function bind(server: Server, path: string): Promise<void> {
   let folder: string | undefined;

@@ -1,7 +1,7 @@
 /**
- * A run that goes on from a snapshot: what `runMachine` calls before its first slice. State at once,
- * RAM when it is touched, and what is not touched one chunk between two slices, until the machine
- * does not need the file any more.
+ * A run that goes on from a snapshot: what `runMachine` calls before its first slice. State at
+ * once, RAM when it is touched, and what is not touched one chunk between two slices, until the
+ * machine does not need the file any more.
  */
 import type { Machine } from '../machine.ts';
 import type { Attach } from '../machine-options.ts';
@@ -16,8 +16,8 @@ export const restoreModes = ['lazy', 'eager'] as const;
 export type RestoreMode = (typeof restoreModes)[number];
 
 /**
- * Takes part in a run of a machine of `file`'s shape (`machineOf`), and takes over the file. A chunk
- * that turns out to be corrupted ends the run with a `SnapshotError`.
+ * Takes part in a run of a machine of `file`'s shape (`machineOf`), and takes over the file. A
+ * chunk that turns out to be corrupted ends the run with a `SnapshotError`.
  */
 export function restoring(file: SnapshotFile, mode: RestoreMode): Attach {
   return async (machine, control) => {

@@ -1,4 +1,6 @@
-/** LZ4 blocks: what goes in comes out, known blocks of the format, and nothing malformed gets far. */
+/**
+ * LZ4 blocks: what goes in comes out, known blocks of the format, and nothing malformed gets far.
+ */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { lz4Bound, lz4Compress, lz4Decompress } from './lz4.ts';

@@ -57,8 +57,8 @@ export class RamReader {
   }
 
   /**
-   * Whether nobody ever touched the chunk, so that it reads as zero. Linux: PAGEMAP_SCAN, and SEEK_DATA
-   * of a file. Of memory that the process supplies itself the host cannot tell.
+   * Whether nobody ever touched the chunk, so that it reads as zero. Linux: PAGEMAP_SCAN, and
+   * SEEK_DATA of a file. Of memory that the process supplies itself the host cannot tell.
    */
   #isUntouched(at: Hva): boolean {
     const { process } = this.#machine;

@@ -47,8 +47,8 @@ export function describeMachine(machine: Machine): MachineDescriptionState {
 }
 
 /**
- * KVM ends a pending access at the next KVM_RUN, which need not enter the guest for it; that run also
- * ends a wait, as a signal does.
+ * KVM ends a pending access at the next KVM_RUN, which need not enter the guest for it; that run
+ * also ends a wait, as a signal does.
  */
 function completeMmio(vcpu: Vcpu): void {
   const { waiting } = vcpu;
