@@ -25,6 +25,7 @@ describe('parseCommandLine', () => {
       realtime: false,
       onReset: 'reboot',
       trace: new Set(),
+      policy: expect.objectContaining({ name: 'linux-6.12' }),
       dtbDump: undefined,
       memory: 'anonymous',
       monitor: undefined,
@@ -40,7 +41,8 @@ describe('parseCommandLine', () => {
     const options = run(
       '--initrd i --append x=1 -m 1G --smp 8 --mte off --seed 4294967295 --realtime ' +
         '--on-reset exit --trace exits,stage2,mte,irq,mte --dtb-dump d --memory memfd ' +
-        '--monitor s --incoming tcp:[::1]:4444 --tls-psk f --restore-mode eager',
+        '--monitor s --incoming tcp:[::1]:4444 --tls-psk f --restore-mode eager ' +
+        '--policy untaggable=device,linux=6.1',
     );
     expect(options).toEqual({
       kernel: 'k',
@@ -53,6 +55,7 @@ describe('parseCommandLine', () => {
       realtime: true,
       onReset: 'exit',
       trace: new Set(['exits', 'stage2', 'mte', 'irq']),
+      policy: expect.objectContaining({ name: 'linux-6.1,untaggable=device' }),
       dtbDump: 'd',
       memory: 'memfd',
       monitor: 's',

@@ -5,6 +5,7 @@
 import { Command as Commander, CommanderError } from 'commander';
 import { z } from 'zod';
 import { MIB } from '../base/index.ts';
+import { type KvmPolicy, KvmPolicyError, parseKvmPolicy } from '../kvm/index.ts';
 import {
   GUEST_MEMORY_BACKINGS,
   type GuestMemoryBacking,
@@ -31,9 +32,10 @@ export interface GuestOptions {
   readonly seed: number;
   readonly realtime: boolean;
   readonly trace: ReadonlySet<TraceChannel>;
+  readonly policy: KvmPolicy;
 }
 
-/** A machine boots a kernel, waits for a guest (and reboots with the kernel), or goes on from a file. */
+/** Boots a kernel, waits for a guest (and reboots with the kernel), or goes on from a file. */
 export interface RunOptions extends GuestOptions {
   readonly kernel: string | undefined;
   readonly initrd: string | undefined;
@@ -74,6 +76,16 @@ const trace = z.string().transform((text, context): ReadonlySet<TraceChannel> =>
   return channels;
 });
 
+const policy = z.string().transform((text, context): KvmPolicy => {
+  try {
+    return parseKvmPolicy(text);
+  } catch (error) {
+    if (!(error instanceof KvmPolicyError)) throw error;
+    context.addIssue(`--policy: ${error.message}`);
+    return z.NEVER;
+  }
+});
+
 const RESTORE_MODES = ['lazy', 'eager'] as const satisfies readonly RestoreMode[];
 
 const guestShape = {
@@ -83,6 +95,7 @@ const guestShape = {
   seed: wholeNumber('--seed', 0, 2 ** 32 - 1),
   realtime: z.boolean().default(false),
   trace: trace.optional(),
+  policy: policy.prefault(''),
 };
 
 const RunSchema = z
@@ -185,6 +198,10 @@ function guestOptions(command: Commander): Commander {
     .option('--mte <on|off>', 'give the guest the Memory Tagging Extension', 'on')
     .option('--seed <n>', 'seed of everything random: the same seed, the same run', '1')
     .option('--realtime', 'follow the wall clock instead of counting instructions')
+    .option(
+      '--policy <list>',
+      'how KVM behaves where designs differ: tagging=…,untaggable=…,linux=…',
+    )
     .option('--trace <list>', `show what happens: ${TRACE_CHANNELS.join(',')}`)
     .allowExcessArguments(false);
 }
@@ -197,6 +214,7 @@ function common(parsed: z.output<typeof DemoSchema> | z.output<typeof RunSchema>
     seed: parsed.seed,
     realtime: parsed.realtime,
     trace: parsed.trace ?? new Set(),
+    policy: parsed.policy,
   };
 }
 

@@ -171,7 +171,7 @@ export class Machine {
 
   /** The memfd's or anonymous pages; areas this large lie so that both stages can use blocks. */
   #mapRam(): { hva: Hva; taggedHva: Hva | undefined } {
-    const { plan, mte, backing } = this.setup;
+    const { plan, mte, backing, policy } = this.setup;
     const length = plan.ramBytes;
     const file = backing === 'memfd' ? this.host.createMemfd(length) : undefined;
     const map = (prot: number): Hva => {
@@ -185,7 +185,9 @@ export class Machine {
       if (isRefusal(mapped)) throw new MachineError(`mmap of guest memory: ${errnoName(mapped)}`);
       return mapped;
     };
-    const at = map(Prot.read | Prot.write);
+    // A KVM that leaves tagging to the VMM wants to see it on the mapping.
+    const own = mte && policy?.tagging === 'require-prot-mte' ? Prot.mte : 0;
+    const at = map(Prot.read | Prot.write | own);
     const result = this.vm.setUserMemoryRegion({
       slot: 0,
       flags: 0,
