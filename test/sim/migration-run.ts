@@ -62,6 +62,9 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
   destination.held = true;
   world.check = () => {
     if (source.mayRun && destination.mayRun) throw new Error('two copies of the guest run');
+    if (target.phase.kind === 'paused' && destination.mayRun) {
+      throw new Error('the guest runs while its memory cannot be reached');
+    }
   };
 
   const tags = { policy, pagesPerCall: prng.chance(1, 3) ? 1 : 64 };
@@ -69,7 +72,7 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
     if (event.phase === undefined) return;
     options.onPhase?.(`${world.nowMs.toFixed(1)} ms: ${side} ${event.phase.kind}`);
   };
-  const target = new MigrationDestination(
+  const target: MigrationDestination = new MigrationDestination(
     destination,
     { tags },
     { time: world.time, onEvent: (event) => note('destination', event) },

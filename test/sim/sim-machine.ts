@@ -33,6 +33,9 @@ import type { SimWorld } from './world.ts';
 const RAM_BASE = 0x4000_0000;
 const GRANULES = PAGE_SIZE / 16;
 const THREADS = 2;
+/** Tag granules of a page that the guest uses, and the one that a device writes. */
+const USED_GRANULES = [0, 60, 120, 255];
+const DEVICE_GRANULE = 200;
 
 /** What guest memory must hold: for each tag granule its first byte and its tag. */
 export class GuestMemoryModel {
@@ -253,7 +256,12 @@ export class SimMachine implements MigratableMachine {
   #plan(thread: Thread): void {
     const random = this.#random;
     const pages = random.chance(3, 4) ? this.#hotPages : this.#options.pages;
-    const granule = random.below(pages) * GRANULES + random.below(4) * 60;
+    const page = random.below(pages);
+    if (random.chance(1, 12)) {
+      this.#planWipe(thread, page);
+      return;
+    }
+    const granule = page * GRANULES + USED_GRANULES[random.below(USED_GRANULES.length)]!;
     const steps: Thread['pending'] = [
       { kind: 'store', granule, value: random.below(255) + 1 },
       { kind: 'tag', granule, value: random.below(16) },
@@ -262,10 +270,18 @@ export class SimMachine implements MigratableMachine {
     thread.pending.push(...steps, { kind: 'load', granule, value: 0 });
   }
 
+  /** The page is to be as if nobody had ever touched it: zeros, tags of 0. */
+  #planWipe(thread: Thread, page: number): void {
+    for (const within of [...USED_GRANULES, DEVICE_GRANULE]) {
+      const granule = page * GRANULES + within;
+      thread.pending.push({ kind: 'store', granule, value: 0 }, { kind: 'tag', granule, value: 0 });
+    }
+  }
+
   /** A device's DMA: no dirty log of KVM's sees it. */
   #deviceWrites(): void {
     if (!this.mayRun) return;
-    const granule = this.#world.prng.below(this.#options.pages) * GRANULES + 200;
+    const granule = this.#world.prng.below(this.#options.pages) * GRANULES + DEVICE_GRANULE;
     const value = this.#world.prng.below(256);
     const written = this.ram.process.memory.writeU8(hva(this.#hva + 16 * granule), value);
     if (written === -Errno.EAGAIN) return;
