@@ -6,11 +6,11 @@
  * mmio.c.
  */
 import { brkEsr, type LoadStoreSyndrome, softwareStepEsr } from '../arm/syndrome.ts';
-import { features, type SystemRegister } from '../arm/sysreg/index.ts';
+import { features } from '../arm/sysreg/index.ts';
 import { assertNever, type Hva, type Ipa } from '../base/index.ts';
 import * as S from '../engine/state.ts';
 import { Errno, EventFd, errnoOf, isRefusal, type Refusal, refuse } from '../host/index.ts';
-import { CpuContext, type Hypervisor } from '../machine/context.ts';
+import { CpuContext } from '../machine/context.ts';
 import type { CoreExit } from '../machine/core.ts';
 import { loadStoreSyndrome } from '../machine/load-store-syndrome.ts';
 import type { FaultRecord, MmuFeatures } from '../machine/mmu.ts';
@@ -26,7 +26,7 @@ import {
   resetVcpuRegisters,
 } from './registers.ts';
 import { handleHypercall } from './smccc.ts';
-import { VcpuTimers } from './timer.ts';
+import type { VcpuTimers } from './timer.ts';
 import {
   KVM_ARM_VCPU_POWER_OFF,
   KVM_ARM_VCPU_TIMER_CTRL,
@@ -43,6 +43,7 @@ import {
   type KvmVcpuInit,
 } from './uapi.ts';
 import type { VcpuExit } from './vcpu-exit.ts';
+import { VcpuInterrupts } from './vcpu-interrupts.ts';
 import { VcpuMmio } from './vcpu-mmio.ts';
 import { VcpuState } from './vcpu-state.ts';
 
@@ -85,10 +86,10 @@ export interface VcpuStatistics {
   readonly exitsByReason: Record<string, number>;
 }
 
-export class Vcpu extends VcpuState implements Hypervisor {
+export class Vcpu extends VcpuState {
   /** Position among the VM's vCPUs. */
   readonly index: number;
-  readonly timers: VcpuTimers;
+  readonly interrupts: VcpuInterrupts;
   readonly statistics: VcpuStatistics = {
     instructionCount: 0,
     stage2FaultCount: 0,
@@ -98,16 +99,9 @@ export class Vcpu extends VcpuState implements Hypervisor {
    * Makes the next run return before the guest executes anything. Linux: kvm_run.immediate_exit.
    */
   immediateExit = false;
-  /**
-   * Without a VGIC, the levels of the timers' interrupts as the VMM was last told of them
-   * (KVM_ARM_DEV_EL1_…). Linux: kvm_run.s.regs.device_irq_level.
-   */
-  deviceIrqLevel = 0;
   readonly #vm: KvmVm;
   readonly #mmio = new VcpuMmio();
   readonly #pending: PendingExceptions;
-  /** Inputs that the VMM drives where there is no VGIC. */
-  readonly #userLines = { irq: false, fiq: false };
   #mpState: KvmMpState = KVM_MP_STATE_RUNNABLE;
   #waiting = false;
   /** The page of the VMM that this vCPU touched and that is on its way. */
@@ -120,27 +114,28 @@ export class Vcpu extends VcpuState implements Hypervisor {
   constructor(vm: KvmVm, options: { id: number; index: number; contextIndex: number }) {
     const { core, host } = vm.kvm;
     const { stage2, mte } = vm.vm;
-    const hypervisor: Hypervisor = {
-      readRegister: (register) => this.readRegister(register),
-      writeRegister: (register, value) => this.writeRegister(register, value),
-    };
+    const interrupts = new VcpuInterrupts(vm, options.index, (lines) =>
+      core.setInterruptLines(context, lines),
+    );
     const context = new CpuContext(host.memory, {
       index: options.contextIndex,
-      hypervisor,
+      hypervisor: interrupts,
       features: { ...mmuFeatures, fwb: stage2.fwb, mtePerm: host.cpu.mtePerm },
     });
     super({ vcpuId: options.id, vm: vm.registers, core, context });
     this.#vm = vm;
     this.#pending = new PendingExceptions(core, context);
     this.index = options.index;
+    this.interrupts = interrupts;
     context.mte = mte;
     context.vmid = stage2.vmid;
     context.reset();
     context.mmu.setStage2({ hcr: stage2.hcr, vtcr: stage2.vtcr, vttbr: stage2.vttbr });
     core.tlbs.register(context);
-    this.timers = new VcpuTimers(vm.timers, this.index, (index, intid, level) =>
-      vm.vgic?.setPpi(index, intid, level),
-    );
+  }
+
+  get timers(): VcpuTimers {
+    return this.interrupts.timers;
   }
 
   /** KVM_ENABLE_CAP on a vCPU: there is none. */
@@ -161,8 +156,7 @@ export class Vcpu extends VcpuState implements Hypervisor {
     this.vm.vcpuFeatures = wanted;
     this.#reset();
     this.#pending.clear();
-    this.setUserLine('irq', false);
-    this.setUserLine('fiq', false);
+    this.interrupts.reset();
     this.initialized = true;
     this.#mpState = wanted === given ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_STOPPED;
     return 0;
@@ -282,44 +276,16 @@ export class Vcpu extends VcpuState implements Hypervisor {
     return this.#awaited !== undefined;
   }
 
-  /** Linux: kvm_arch_vcpu_runnable(), kvm_cpu_has_pending_timer(). */
   #interruptPending(): boolean {
-    const { vgic } = this.#vm;
-    if (this.context.sErrorPending) return true;
-    if (vgic !== undefined) return vgic.irqPending(this.index) || vgic.fiqPending(this.index);
-    return this.#userLines.irq || this.#userLines.fiq || this.timers.levels !== 0;
-  }
-
-  /** The VGIC raised an input of this vCPU. */
-  interruptRaised(): void {
-    this.#updateLines();
-  }
-
-  /** KVM_IRQ_LINE of a CPU's own input, for a VMM that emulates the interrupt controller. */
-  setUserLine(line: 'irq' | 'fiq', level: boolean): void {
-    this.#userLines[line] = level;
-    this.#updateLines();
-  }
-
-  #updateLines(): void {
-    const { vgic } = this.#vm;
-    const lines =
-      vgic === undefined
-        ? this.#userLines
-        : { irq: vgic.irqPending(this.index), fiq: vgic.fiqPending(this.index) };
-    this.core.setInterruptLines(this.context, lines);
+    return this.context.sErrorPending || this.interrupts.pending;
   }
 
   /**
-   * Without a VGIC the VMM is to hear of the timers' interrupts: whether that is news. Linux:
-   * kvm_timer_should_notify_user(), kvm_timer_update_run().
+   * Without a VGIC, the levels of the timers' interrupts as the VMM was last told of them
+   * (KVM_ARM_DEV_EL1_…). Linux: kvm_run.s.regs.device_irq_level.
    */
-  #showTimers(): boolean {
-    if (this.#vm.vgicDevice !== undefined) return false;
-    const { levels } = this.timers;
-    const changed = levels !== this.deviceIrqLevel;
-    this.deviceIrqLevel = levels;
-    return changed;
+  get deviceIrqLevel(): number {
+    return this.interrupts.shownLevels;
   }
 
   /** Stage 2 lost translations: nothing derived from it may be used. */
@@ -351,7 +317,7 @@ export class Vcpu extends VcpuState implements Hypervisor {
       // The guest is entered by an exception return. Arm: AArch64.ExceptionReturn().
       this.core.s[S.MONITOR_ADDRESS / 4] = 0;
       const exit = this.#loop(budget);
-      this.#showTimers();
+      this.interrupts.showTimers();
       if (!TURN_ENDS.includes(exit.kind)) this.#count(exit.kind);
       return exit;
     } finally {
@@ -379,11 +345,11 @@ export class Vcpu extends VcpuState implements Hypervisor {
     for (;;) {
       if (this.poweredOff || this.#awaitsPage()) return BLOCKED;
       this.timers.update();
-      this.#updateLines();
+      this.interrupts.update();
       if (this.#mpState === KVM_MP_STATE_SUSPENDED) {
         return this.#interruptPending() ? WAKEUP : BLOCKED;
       }
-      if (this.#showTimers()) return INTERRUPTED;
+      if (this.interrupts.showTimers()) return INTERRUPTED;
       if (this.#waiting) {
         if (!this.#interruptPending()) return BLOCKED;
         this.#waiting = false;
@@ -617,38 +583,7 @@ export class Vcpu extends VcpuState implements Hypervisor {
     words[S.PC / 8] = BigInt.asUintN(64, words[S.PC / 8]! + 4n);
   }
 
-  // ---- registers of GIC and timers ------------------------------------------------------------
-
-  /** See `Hypervisor`. */
-  readRegister(register: SystemRegister): bigint | undefined {
-    if (register.effect === 'timer') return this.timers.read(register.key);
-    const { vgic } = this.#vm;
-    if (register.effect !== 'gic' || vgic === undefined) return undefined;
-    const value = vgic.readIcc(this.index, register.key);
-    this.#updateLines();
-    if (value < 0) return undefined;
-    this.#vm.observer.interrupt?.(this.index, `${register.name} -> ${value}`);
-    return BigInt(value);
-  }
-
-  /** See `Hypervisor`. */
-  writeRegister(register: SystemRegister, value: bigint): 'resume' | 'leave' | 'undefined' {
-    if (register.effect === 'timer') {
-      if (!this.timers.write(register.key, value)) return 'undefined';
-      this.#updateLines();
-      // The slice that runs may now be too long.
-      return 'leave';
-    }
-    const { vgic } = this.#vm;
-    if (register.effect !== 'gic' || vgic === undefined) return 'undefined';
-    const low = Number(BigInt.asIntN(32, value));
-    const high = Number(BigInt.asIntN(32, value >> 32n));
-    if (!vgic.writeIcc(this.index, register.key, low, high)) return 'undefined';
-    this.#updateLines();
-    this.#vm.observer.interrupt?.(this.index, `${register.name} <- 0x${value.toString(16)}`);
-    return 'resume';
-  }
-
+  /** Gives back the core's TLB region; the vCPU is not used again. */
   destroy(): void {
     this.core.unload();
     this.core.tlbs.unregister(this.context);

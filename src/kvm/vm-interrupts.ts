@@ -56,7 +56,7 @@ export class VmInterrupts {
     const device = createVgicDevice(this.#view(), {
       type,
       exists: this.#device !== undefined,
-      onSignal: (index) => this.#vm.vcpus[index]?.interruptRaised(),
+      onSignal: (index) => this.#vm.vcpus[index]?.interrupts.update(),
       onInitialised: (spiCount) => this.#routing.setDefault(spiCount),
       onSpiEnded: (intid) => this.#irqFds.ended(intid - PRIVATE_IRQS),
     });
@@ -110,7 +110,7 @@ export class VmInterrupts {
     const vcpu = this.#vm.vcpus.find((each) => each.vcpuId === vcpuId);
     if (vcpu === undefined) return refuse(Errno.EINVAL);
     if (line !== KVM_ARM_IRQ_CPU_IRQ && line !== KVM_ARM_IRQ_CPU_FIQ) return refuse(Errno.EINVAL);
-    vcpu.setUserLine(line === KVM_ARM_IRQ_CPU_IRQ ? 'irq' : 'fiq', level);
+    vcpu.interrupts.setUserLine(line === KVM_ARM_IRQ_CPU_IRQ ? 'irq' : 'fiq', level);
     return 0;
   }
 
