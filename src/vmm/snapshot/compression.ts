@@ -1,10 +1,14 @@
 /** The ways a chunk's bytes are stored, by name; `format.ts` numbers them. */
+import { alignDown } from '../../base/index.ts';
 import { RAW_BYTES_MAX } from './chunk.ts';
 import type { Compression } from './format.ts';
 import { lz4Bound, lz4Compress, lz4Decompress } from './lz4.ts';
 
-/** Saved less than an eighth, a chunk is stored as it is: reading it back is then a copy. */
-const WORTH_IT = 7 / 8;
+/** Saved less than a third, a chunk is stored as it is: writing it is then as fast as copying. */
+const WORTH_IT = 2 / 3;
+/** Looked at first, spread over the chunk: whether the whole is worth trying. */
+const SAMPLE_COUNT = 4;
+const SAMPLE_BYTES = 16 * 1024;
 
 export interface Packed {
   readonly compression: Compression;
@@ -16,10 +20,22 @@ export const packBuffer = (): Uint8Array => new Uint8Array(lz4Bound(RAW_BYTES_MA
 
 /** `raw` as it is to be stored when `wanted` is asked for: itself, or in `buffer`. */
 export function pack(raw: Uint8Array, wanted: Compression, buffer: Uint8Array): Packed {
-  if (wanted === 'none') return { compression: 'none', bytes: raw };
+  if (wanted === 'none' || !isWorthTrying(raw, buffer)) return { compression: 'none', bytes: raw };
   const length = lz4Compress(raw, buffer);
   if (length > raw.length * WORTH_IT) return { compression: 'none', bytes: raw };
   return { compression: 'lz4', bytes: buffer.subarray(0, length) };
+}
+
+/** Precondition: a multiple of 4 bytes. */
+function isWorthTrying(raw: Uint8Array, buffer: Uint8Array): boolean {
+  if (raw.length < 2 * SAMPLE_COUNT * SAMPLE_BYTES) return true;
+  let length = 0;
+  for (let i = 0; i < SAMPLE_COUNT; i++) {
+    const middle = (raw.length / SAMPLE_COUNT) * (i + 0.5);
+    const from = alignDown(middle - SAMPLE_BYTES / 2, 4);
+    length += lz4Compress(raw.subarray(from, from + SAMPLE_BYTES), buffer);
+  }
+  return length <= SAMPLE_COUNT * SAMPLE_BYTES * WORTH_IT;
 }
 
 /**

@@ -3,8 +3,8 @@
  * process's mapping, tags with KVM_ARM_MTE_COPY_TAGS. Precondition: RAM was never touched. Called
  * by `restore.ts`.
  */
-import { type Hva, hva, PAGE_SIZE } from '../../base/index.ts';
-import { isRefusal } from '../../host/index.ts';
+import { assert, type Hva, hva, PAGE_SIZE } from '../../base/index.ts';
+import { isRefusal, Madvise } from '../../host/index.ts';
 import { RAM_BASE } from '../board.ts';
 import type { Machine } from '../machine.ts';
 import { CHUNK_BYTES, CHUNK_TAG_BYTES, type Chunk, TAGS_PER_PAGE } from './chunk.ts';
@@ -32,6 +32,14 @@ export class RamWriter {
     chunk.forEachTagRun((firstPage, pageCount) => {
       this.#writeTags(number, chunk, firstPage, pageCount);
     });
+  }
+
+  /** Takes everything back: RAM is untouched again, data and tags. */
+  discard(): void {
+    const { process, ramHva, setup } = this.#machine;
+    const advice = setup.backing === 'memfd' ? Madvise.remove : Madvise.dontNeed;
+    const result = process.madvise(ramHva, setup.plan.ramBytes, advice);
+    assert(result === 0, 'RAM of a machine can be emptied');
   }
 
   /** Gives the buffer back. */

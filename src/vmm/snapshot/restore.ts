@@ -31,23 +31,33 @@ export function machineOf({
 }
 
 /**
- * Loads the whole snapshot into a new machine of its shape (`machineOf`) and closes it. Every byte
- * of the file has been checked before the machine changes. Throws `SnapshotError`.
+ * Loads the whole snapshot into a new machine of its shape (`machineOf`) and closes it. Throws
+ * `SnapshotError`, and then nothing of it is loaded: every byte is checked before it is, and where
+ * one is not right RAM is emptied again.
  */
 export function restoreSnapshot(machine: Machine, file: SnapshotFile): void {
   try {
     prepare(machine, file);
-    file.verify();
-    const writer = new RamWriter(machine);
+    loadRam(machine, file);
+    withState(file.path, () => applyState(machine, file.state));
+  } finally {
+    file.close();
+  }
+}
+
+function loadRam(machine: Machine, file: SnapshotFile): void {
+  const writer = new RamWriter(machine);
+  try {
     for (const { chunk: number } of file.chunks) {
       const chunk = file.chunk(number);
       assert(chunk !== undefined, 'a chunk of the index is there');
       writer.write(number, chunk);
     }
-    writer.close();
-    withState(file.path, () => applyState(machine, file.state));
+  } catch (error) {
+    writer.discard();
+    throw error;
   } finally {
-    file.close();
+    writer.close();
   }
 }
 

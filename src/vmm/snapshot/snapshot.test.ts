@@ -262,21 +262,31 @@ describe('snapshot: a file that is not right', () => {
     expect(thrownBy(() => openSnapshot(directory))?.code).toBe('file-unreadable');
   });
 
-  it('restoreSnapshot: a corrupted chunk, nothing is loaded', () => {
-    const path = fileNamed('bad-chunk');
-    const bytes = readFileSync(good);
-    const file = openSnapshot(good);
-    const { offset } = file.chunks.at(-1)!;
-    file.close();
-    bytes[offset + 9] = bytes[offset + 9]! ^ 4;
-    writeFileSync(path, bytes);
-    const { machine } = machineFor(path);
-    const before = hashMachine(machine);
-    const error = thrownBy(() => restoreSnapshot(machine, openSnapshot(path)));
-    expect(error?.code).toBe('corrupted');
-    expect(error?.message).toMatch(/RAM at 0x4[0-9a-f]+ \(bytes \d+ to \d+\) has a wrong checksum/);
-    expect(hashMachine(machine)).toBe(before);
-  });
+  it.each(['anonymous', 'memfd'] as const)(
+    'restoreSnapshot: a corrupted chunk behind good ones, nothing is loaded into %s memory',
+    (backing) => {
+      const path = fileNamed('bad-chunk');
+      const source = testMachine();
+      runSlices(source.machine, 5);
+      source.machine.memory.write(ipa(RAM_BASE + 6 * 1024 * 1024), Uint8Array.of(1));
+      saveSnapshot(source.machine, path);
+      const bytes = readFileSync(path);
+      const file = openSnapshot(path);
+      expect(file.chunks.length).toBeGreaterThan(1);
+      const { offset } = file.chunks.at(-1)!;
+      file.close();
+      bytes[offset + 9] = bytes[offset + 9]! ^ 4;
+      writeFileSync(path, bytes);
+      const { machine } = testMachine({ ...machineOf(file), backing });
+      const before = hashMachine(machine);
+      const error = thrownBy(() => restoreSnapshot(machine, openSnapshot(path)));
+      expect(error?.code).toBe('corrupted');
+      expect(error?.message).toMatch(
+        /RAM at 0x4[0-9a-f]+ \(bytes \d+ to \d+\) has a wrong checksum/,
+      );
+      expect(hashMachine(machine)).toBe(before);
+    },
+  );
 
   it('restoreSnapshotLazily: a corrupted chunk, EIO where it is touched and the reason kept', () => {
     const path = fileNamed('bad-lazy-chunk');
