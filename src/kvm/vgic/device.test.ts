@@ -394,6 +394,18 @@ describe('irqLine', () => {
     }
   });
 
+  it('a PPI by the id of its vCPU, which need not be its place', () => {
+    const dev = device({ ...fakeVm(), vcpuId: (index) => [17, 2][index]! });
+    initialise(dev);
+    const line = (vcpu: number) =>
+      dev.irqLine({ irq: kvmArmIrq({ type: 2, num: 20, vcpu }), level: 1 });
+    expect([line(17), line(0)]).toEqual([0, refuse(Errno.EINVAL)]);
+    // Affinity 1.1 is vCPU 17, affinity 0.2 vCPU 2.
+    expect(get(dev, KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, 0x101n << 32n)).toBe(1n << 20n);
+    expect(get(dev, KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, 2n << 32n)).toBe(0n);
+    expect(get(dev, KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, 1n << 32n)).toBe(refuse(Errno.EINVAL));
+  });
+
   it('a PPI that KVM drives itself: taken, and nothing happens', () => {
     const dev = device();
     initialise(dev);
