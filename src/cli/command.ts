@@ -57,6 +57,10 @@ async function dispatch(
       const { migrateCommand } = await import('./migrate.ts');
       return migrateCommand(command.options, host);
     }
+    case 'snapshot': {
+      const { runSnapshotCommand } = await import('./snapshot.ts');
+      return runSnapshotCommand(command.options, host);
+    }
     default:
       return assertNever(command);
   }

@@ -188,4 +188,17 @@ describe('parseCommandLine', () => {
       }
     }
   });
+
+  it('parseCommandLine: snapshot info and save', () => {
+    expect(parse('snapshot info f')).toEqual({
+      kind: 'snapshot',
+      options: { action: 'info', file: 'f' },
+    });
+    expect(parse('snapshot save s f --compress none')).toEqual({
+      kind: 'snapshot',
+      options: { action: 'save', socket: 's', file: 'f', compress: 'none' },
+    });
+    expect(() => parse('snapshot save s f --compress zip')).toThrow('--compress zip: not one of');
+    expect(() => parse('snapshot')).toThrow();
+  });
 });

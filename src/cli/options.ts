@@ -23,6 +23,7 @@ import {
   tlsOptions,
 } from './control-options.ts';
 import { address, check, oneOf, path, size, wholeNumber } from './option-values.ts';
+import { type SnapshotOptions, snapshotCommand } from './snapshot.ts';
 
 /** What `run` and `demo` share. */
 export interface GuestOptions {
@@ -63,6 +64,7 @@ export type CliCommand =
   | { readonly kind: 'demo'; readonly options: DemoOptions }
   | { readonly kind: 'ctl'; readonly options: CtlOptions }
   | { readonly kind: 'migrate'; readonly options: MigrateOptions }
+  | { readonly kind: 'snapshot'; readonly options: SnapshotOptions }
   | { readonly kind: 'text'; readonly text: string };
 
 const trace = z.string().transform((text, context): ReadonlySet<TraceChannel> => {
@@ -179,6 +181,9 @@ export function parseCommandLine(args: readonly string[], version: string): CliC
     migrate: (options) => {
       command = { kind: 'migrate', options };
     },
+  });
+  snapshotCommand(program, (options) => {
+    command = { kind: 'snapshot', options };
   });
 
   try {
