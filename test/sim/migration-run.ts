@@ -1,6 +1,6 @@
 /**
- * One simulated migration under a seed: two machines, links that fail, and what must hold. Used by the
- * simulation's tests and to replay a seed that failed.
+ * One simulated migration under a seed: two machines, links that fail, and what must hold. Used by
+ * the simulation's tests and to replay a seed that failed.
  */
 
 import { MigrationDestination } from '../../src/vmm/migration/destination.ts';

@@ -1,13 +1,13 @@
 /**
  * A workload that notices when memory and tags come apart: each CPU allocates from an arena of its
- * own, tags, writes, checks, frees and retags, with synchronous tag checks on, and now and then loads
- * through a wrong tag, which must fault. What it finds is folded into a checksum of data and tags
- * that depends on the seed, the number of rounds and the CPUs, and not on time: a guest that is
- * stopped, saved or moved in between prints what an undisturbed one prints. `tagWorkloadChecksum`
- * says what that is.
+ * own, tags, writes, checks, frees and retags, with synchronous tag checks on, and now and then
+ * loads through a wrong tag, which must fault. What it finds is folded into a checksum of data and
+ * tags that depends on the seed, the number of rounds and the CPUs, and not on time: a guest that
+ * is stopped, saved or moved in between prints what an undisturbed one prints.
+ * `tagWorkloadChecksum` says what that is.
  *
- * Two programs share the worker: a static Linux ELF (one process a CPU, tag faults as signals), and a
- * bare-metal guest of two CPUs at EL1. Both end with a line that begins TAG_WORKLOAD_LINE.
+ * Two programs share the worker: a static Linux ELF (one process a CPU, tag faults as signals), and
+ * a bare-metal guest of two CPUs at EL1. Both end with a line that begins TAG_WORKLOAD_LINE.
  *
  * The worker's registers: x27 the arena, x28 the state that a fault handler fills, x23 the slots
  * (tagged pointer or 0, bytes, seed), x26 the random state, x25 the checksum, x24 rounds left. It
@@ -45,7 +45,9 @@ const constants = ({ rounds }: TagWorkloadOptions): string => `
 .equ slot_seed, 16
 `;
 
-/** x27, x28, x23 and x22 (the CPU's number) are set, the slots zero; x25 is the checksum after it. */
+/**
+ * x27, x28, x23 and x22 (the CPU's number) are set, the slots zero; x25 is the checksum after it.
+ */
 const worker = `
 work:
   mov x15, x30
