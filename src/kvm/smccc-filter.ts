@@ -27,10 +27,17 @@ import {
   KVM_REG_ARM_STD_HYP_BIT_PV_TIME,
   KVM_REG_ARM_VENDOR_HYP_BIT_FUNC_FEAT,
   KVM_REG_ARM_VENDOR_HYP_BIT_PTP,
+  KVM_SMCCC_FILTER_DENY,
+  KVM_SMCCC_FILTER_FWD_TO_USER,
+  KVM_SMCCC_FILTER_HANDLE,
 } from './uapi.ts';
 
 /** What becomes of a call. Linux: enum kvm_smccc_filter_action. */
-export const SmcccAction = { HANDLE: 0, DENY: 1, FORWARD_TO_USER: 2 } as const;
+export const SmcccAction = {
+  HANDLE: KVM_SMCCC_FILTER_HANDLE,
+  DENY: KVM_SMCCC_FILTER_DENY,
+  FORWARD_TO_USER: KVM_SMCCC_FILTER_FWD_TO_USER,
+} as const;
 export type SmcccAction = (typeof SmcccAction)[keyof typeof SmcccAction];
 
 /** The bitmaps that the firmware registers hold. */
