@@ -21,7 +21,7 @@ import { openSnapshot } from '../../src/vmm/snapshot/snapshot-file.ts';
 
 /**
  * What guest memory holds: one eighth of it, or all, code and data of a real program (this very
- * Node); noise, which does not compress. Whatever holds anything is tagged, a few tag granules
+ * Node); or noise, which does not compress. Whatever holds anything is tagged, a few tag granules
  * alike.
  */
 export const SNAPSHOT_CONTENTS = ['sparse', 'program', 'noise'] as const;

@@ -3,6 +3,7 @@
  * that what it prints is also what could be restored.
  */
 import { assert, PAGE_SIZE } from '../../base/index.ts';
+import { KVM_MP_STATE_STOPPED } from '../../kvm/index.ts';
 import { sizeText } from '../boot-error.ts';
 import { CHUNK_PAGES } from './chunk.ts';
 import { SNAPSHOT_VERSION } from './format.ts';
@@ -58,7 +59,7 @@ export function snapshotInfo(file: SnapshotFile): SnapshotInfo {
 export function infoLines(file: SnapshotFile): string[] {
   const info = snapshotInfo(file);
   const { machine, clock, vcpus } = file.state;
-  const off = vcpus.filter(({ mpState }) => mpState !== 0).length;
+  const off = vcpus.filter(({ mpState }) => mpState === KVM_MP_STATE_STOPPED).length;
   const rows: [string, string][] = [
     ['format version', String(SNAPSHOT_VERSION)],
     ['machine', `${machine.board}, KVM policy ${machine.policy}, seed ${machine.seed}`],

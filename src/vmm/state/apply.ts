@@ -99,6 +99,7 @@ function applyVcpu(vcpu: Vcpu, target: number, state: VcpuState): void {
       vcpu.setOneReg(id, value),
     );
   }
+  accept('KVM_SET_VCPU_EVENTS', vcpu.setEvents({ serrorPending: state.serrorPending }));
   accept('KVM_SET_MP_STATE', vcpu.setMpState(state.mpState));
   vcpu.waiting = state.waiting;
   vcpu.statistics.instructionCount = state.instructionCount;

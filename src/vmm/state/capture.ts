@@ -61,7 +61,8 @@ function completeMmio(vcpu: Vcpu): void {
 function captureVcpu(vcpu: Vcpu): VcpuState {
   return {
     features: vcpu.features,
-    mpState: vcpu.mpState as VcpuState['mpState'],
+    mpState: vcpu.mpState,
+    serrorPending: vcpu.events.serrorPending,
     waiting: vcpu.waiting,
     instructionCount: vcpu.statistics.instructionCount,
     registers: registerIds(vcpu).map((id) => {

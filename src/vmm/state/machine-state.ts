@@ -7,7 +7,11 @@
  * or with one that is not here, is refused, as part of the machine would be lost.
  */
 import { z } from 'zod';
-import { KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED } from '../../kvm/index.ts';
+import {
+  KVM_MP_STATE_RUNNABLE,
+  KVM_MP_STATE_STOPPED,
+  KVM_MP_STATE_SUSPENDED,
+} from '../../kvm/index.ts';
 
 /** An unsigned integer of up to `digits` hexadecimal digits, without leading zeros. */
 const hexadecimal = (digits: number) =>
@@ -54,7 +58,9 @@ export const VcpuSchema = z.strictObject({
   /** The first word of `struct kvm_vcpu_init`.features, without KVM_ARM_VCPU_POWER_OFF. */
   features: uint32,
   /** KVM_GET_MP_STATE. */
-  mpState: z.union([z.literal(KVM_MP_STATE_RUNNABLE), z.literal(KVM_MP_STATE_STOPPED)]),
+  mpState: z.literal([KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_STOPPED, KVM_MP_STATE_SUSPENDED]),
+  /** KVM_GET_VCPU_EVENTS: an SError that waits for PSTATE.A; nothing else in it outlives a run. */
+  serrorPending: z.boolean(),
   /** Whether it waits in WFI. */
   waiting: z.boolean(),
   /** Instructions executed, for statistics. */

@@ -15,7 +15,7 @@ import {
 import { SMP_GUEST_LINE } from '../../../test/support/smp-guest.ts';
 import { assert, hva, PAGE_SIZE } from '../../base/index.ts';
 import { isRefusal } from '../../host/index.ts';
-import { kvmRegSystem } from '../../kvm/index.ts';
+import { KVM_MP_STATE_STOPPED, KVM_MP_STATE_SUSPENDED, kvmRegSystem } from '../../kvm/index.ts';
 import { RAM_BASE } from '../board.ts';
 import type { Machine } from '../machine.ts';
 import { hashMachine } from '../state-hash.ts';
@@ -158,6 +158,27 @@ describe('state: every register', () => {
     const target = bare();
     applyState(target.machine, decodeState(encodeState(state)));
     expect(captureState(target.machine).vcpus).toEqual(state.vcpus);
+  });
+});
+
+describe('state: what a vCPU owes its guest', () => {
+  it('applyState: an SError that PSTATE.A holds back, taken by the machine that goes on', () => {
+    const source = testMachine();
+    expect(source.machine.vcpus[0]?.setEvents({ serrorPending: true })).toBe(0);
+    const state = decodeState(encodeState(captureState(source.machine)));
+    const target = bare();
+    applyState(target.machine, state);
+    expect(target.machine.vcpus.map(({ events }) => events.serrorPending)).toEqual([true, false]);
+    expect(captureState(target.machine)).toEqual(state);
+  });
+
+  it('applyState: a suspended vCPU and one that is off, as they were', () => {
+    const source = testMachine();
+    expect(source.machine.vcpus[0]?.setMpState(KVM_MP_STATE_SUSPENDED)).toBe(0);
+    const target = bare();
+    applyState(target.machine, decodeState(encodeState(captureState(source.machine))));
+    const states = target.machine.vcpus.map(({ mpState }) => mpState);
+    expect(states).toEqual([KVM_MP_STATE_SUSPENDED, KVM_MP_STATE_STOPPED]);
   });
 });
 
