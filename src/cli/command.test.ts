@@ -41,6 +41,7 @@ function cli(guest: FakeGuest, fetch?: Services['fetchDebian']) {
       const reason = await guest(console, options);
       const statistics = {
         instructionCount: 1n,
+        executedCount: 1n,
         wallMilliseconds: 1,
         exitsByReason: {},
         stage2FaultCount: 0,

@@ -7,6 +7,7 @@ const outcome: MachineOutcome = {
   reason: 'power-off',
   statistics: {
     instructionCount: 840_123_456n,
+    executedCount: 840_123_456n,
     wallMilliseconds: 12_000,
     exitsByReason: { wfi: 30, mmio: 25_000, hvc: 30, none: 0 },
     stage2FaultCount: 8123,
@@ -30,6 +31,7 @@ describe('summaryLines', () => {
   it('summaryLines: nothing ran, no division by zero', () => {
     const statistics = {
       instructionCount: 0n,
+      executedCount: 0n,
       wallMilliseconds: 0,
       exitsByReason: {},
       stage2FaultCount: 0,

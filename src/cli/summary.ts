@@ -11,7 +11,7 @@ const REASONS: Readonly<Record<MachineOutcome['reason'], string>> = {
 /** The lines of the summary; numbers with thousands separated by commas. */
 export function summaryLines({ reason, statistics }: MachineOutcome): string[] {
   const seconds = statistics.wallMilliseconds / 1000;
-  const mips = seconds > 0 ? Number(statistics.instructionCount) / seconds / 1e6 : 0;
+  const mips = seconds > 0 ? Number(statistics.executedCount) / seconds / 1e6 : 0;
   const rows: [string, string][] = [
     ['guest instructions', count(statistics.instructionCount)],
     ['wall time', `${seconds.toFixed(2)} s`],

@@ -69,6 +69,8 @@ export interface MachineConsole {
 export interface MachineStatistics {
   /** Instructions executed by the guest, all CPUs. */
   readonly instructionCount: bigint;
+  /** Those of them executed here: not before a snapshot or a migration. */
+  readonly executedCount: bigint;
   readonly wallMilliseconds: number;
   /** Exits from the guest by reason (`mmio`, `hvc`, `wfi`, …), all CPUs. */
   readonly exitsByReason: Readonly<Record<string, number>>;

@@ -381,6 +381,7 @@ export class Machine {
     }
     return {
       instructionCount: BigInt(instructionCount),
+      executedCount: BigInt(this.kvm.core.executed),
       wallMilliseconds,
       exitsByReason,
       stage2FaultCount,
