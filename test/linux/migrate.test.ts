@@ -1,7 +1,7 @@
 /**
  * A Debian guest with two CPUs runs the tag workload and is moved ten times in a row while it does,
- * over TCP, in each mode and with each way of carrying tags. Not one of its checks fails, and what it
- * prints in the end is what an undisturbed guest prints, which the model of the workload says.
+ * over TCP, in each mode and with each way of carrying tags. Not one of its checks fails, and what
+ * it prints in the end is what an undisturbed guest prints, which the model of the workload says.
  */
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
