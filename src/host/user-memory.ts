@@ -210,8 +210,10 @@ export class UserMemory {
     for (let done = 0; done < tags.length; done += TAG_GRANULES) {
       const page = this.#space.faultIn(hva(address + 16 * done), { write: false });
       if (isRefusal(page)) return page;
-      if ((page.area.flags & VmFlag.mte) !== 0) tags.set(frames.readTags(page.pa), done);
-      else tags.fill(0, done, done + TAG_GRANULES);
+      const tagged = (page.area.flags & VmFlag.mte) !== 0;
+      const packed = tagged ? frames.packedTags(page.pa) : undefined;
+      if (packed === undefined) tags.fill(0, done, done + TAG_GRANULES);
+      else unpack(packed, tags, done);
     }
     return 0;
   }
@@ -399,6 +401,15 @@ export class UserMemory {
     for (let page = this.#memory.ramPage(linear); page <= last; page++) {
       if (codePages[page] === 1) this.#memory.onCodeWrite(page);
     }
+  }
+}
+
+/** Two tags a byte to one a byte, into `tags` from `at` on. */
+function unpack(packed: Uint8Array, tags: Uint8Array, at: number): void {
+  for (let i = 0; i < packed.length; i++) {
+    const byte = packed[i]!;
+    tags[at + 2 * i] = byte & 15;
+    tags[at + 2 * i + 1] = byte >>> 4;
   }
 }
 
