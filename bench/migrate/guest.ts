@@ -1,7 +1,7 @@
 /**
  * The guest of the migration figures: bare metal, one CPU. It fills a working set with data and
- * tags, page after page, so many bytes a second by its own clock, and sleeps in between; with a rate
- * of 0 it sleeps for good. Assembled here, run by `live.ts`.
+ * tags, page after page, so many bytes a second by its own clock, and sleeps in between; with a
+ * rate of 0 it sleeps for good. Assembled here, run by `live.ts`.
  */
 import { assembleProgram } from '../../src/arm/a64/program.ts';
 import { MIB, PAGE_SIZE } from '../../src/base/index.ts';
