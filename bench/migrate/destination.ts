@@ -4,9 +4,9 @@
  */
 import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:net';
-import { processTime, runMachine } from '../../src/vmm/machine.ts';
 import { addressText } from '../../src/vmm/migration/address.ts';
 import { MachineSession } from '../../src/vmm/monitor/machine-session.ts';
+import { processTime, runMachine } from '../../src/vmm/run-machine.ts';
 import type { DestinationRole } from './live.ts';
 
 const role: DestinationRole = JSON.parse(process.argv[2] ?? '');

@@ -13,13 +13,14 @@ import { isRefusal, MapFlag, Prot } from '../../src/host/index.ts';
 import { KVM_ARM_TAGS_FROM_GUEST, KVM_ARM_TAGS_TO_GUEST } from '../../src/kvm/index.ts';
 import { RAM_BASE } from '../../src/vmm/board.ts';
 import { planBoot } from '../../src/vmm/boot.ts';
-import { Machine, processTime, runMachine } from '../../src/vmm/machine.ts';
+import { Machine } from '../../src/vmm/machine.ts';
 import type { MachineOptions } from '../../src/vmm/machine-options.ts';
 import { parseAddress } from '../../src/vmm/migration/address.ts';
 import type { MigrationStatistics } from '../../src/vmm/migration/progress.ts';
 import type { MigrationMode } from '../../src/vmm/migration/source.ts';
 import type { TagPolicy } from '../../src/vmm/migration/tag-policies.ts';
 import { MachineSession } from '../../src/vmm/monitor/machine-session.ts';
+import { processTime, runMachine } from '../../src/vmm/run-machine.ts';
 import { buildDirtyingGuest, type DirtyingGuest, WORKING_SET_OFFSET } from './guest.ts';
 
 export interface MoveOptions {

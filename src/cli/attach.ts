@@ -3,12 +3,12 @@
  * for, the control socket. Loaded only where one of them is asked for; see `run.ts`.
  */
 import { randomBytes } from 'node:crypto';
-import { processTime } from '../vmm/machine.ts';
 import type { Attach } from '../vmm/machine-options.ts';
 import { addressText, type TcpAddress } from '../vmm/migration/address.ts';
 import { readCertificates, readPsk, type TlsCredentials } from '../vmm/migration/tls.ts';
 import { MachineSession, type SessionEvent } from '../vmm/monitor/machine-session.ts';
 import { MonitorServer } from '../vmm/monitor/server.ts';
+import { processTime } from '../vmm/run-machine.ts';
 import { restoring } from '../vmm/snapshot/attach.ts';
 import type { SnapshotFile } from '../vmm/snapshot/snapshot-file.ts';
 import type { RunOptions } from './options.ts';

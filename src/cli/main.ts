@@ -9,7 +9,7 @@ import type { Services } from './services.ts';
 
 const services: Services = {
   machine: async () => {
-    const { runMachine } = await import('../vmm/machine.ts');
+    const { runMachine } = await import('../vmm/run-machine.ts');
     (await import('./prebuilt.ts')).usePrebuilt();
     return runMachine;
   },

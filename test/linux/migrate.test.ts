@@ -13,12 +13,12 @@ import {
   TAG_WORKLOAD_LINE,
   tagWorkloadChecksum,
 } from '../../src/vmm/guests/tag-workload.ts';
-import { processTime, runMachine } from '../../src/vmm/machine.ts';
 import type { MachineOptions, MachineOutcome } from '../../src/vmm/machine-options.ts';
 import type { TcpAddress } from '../../src/vmm/migration/address.ts';
 import type { MigrationMode } from '../../src/vmm/migration/source.ts';
 import { TAG_POLICIES, type TagPolicy } from '../../src/vmm/migration/tag-policies.ts';
 import { MachineSession } from '../../src/vmm/monitor/machine-session.ts';
+import { processTime, runMachine } from '../../src/vmm/run-machine.ts';
 import { debianGuest } from '../support/debian-guest.ts';
 
 const HOPS = 10;

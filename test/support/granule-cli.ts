@@ -9,7 +9,7 @@ import type { Services } from '../../src/cli/services.ts';
 import { fetchDebian } from '../../src/vmm/debian.ts';
 import { buildEmbeddedGuest } from '../../src/vmm/guests/embedded.ts';
 import { buildMteLinux } from '../../src/vmm/guests/mte-linux.ts';
-import { runMachine } from '../../src/vmm/machine.ts';
+import { runMachine } from '../../src/vmm/run-machine.ts';
 
 const services: Services = {
   machine: async () => runMachine,

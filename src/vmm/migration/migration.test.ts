@@ -11,8 +11,9 @@ import {
   tagsOf,
   testMachine,
 } from '../../../test/support/machines.ts';
-import { type Machine, processTime } from '../machine.ts';
+import type { Machine } from '../machine.ts';
 import { RunControl } from '../monitor/run-control.ts';
+import { processTime } from '../run-machine.ts';
 import { MigrationDestination } from './destination.ts';
 import { type Link, memoryLinkPair } from './link.ts';
 import { MachinePort } from './machine-port.ts';
