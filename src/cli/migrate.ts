@@ -44,7 +44,6 @@ const ENDED = ['completed', 'failed', 'cancelled'];
 export async function migrateCommand(options: MigrateOptions, host: ConsoleHost): Promise<number> {
   const client = await MonitorClient.connect(options.socket);
   const display = new ProgressDisplay(host.stderr);
-  let last: Report | undefined;
   const ended = new Promise<Report>((resolveEnd) => {
     client.onEvent = ({ event, data }) => {
       if (event !== 'MIGRATION' || !ENDED.includes(String(data.status))) return;
@@ -60,8 +59,8 @@ export async function migrateCommand(options: MigrateOptions, host: ConsoleHost)
       if (typeof report === 'object') return summary(report, display);
       if (report === undefined)
         throw new MachineError('the machine ended before the migration did');
-      last = await look(client, last);
-      display.show(last);
+      const now = await look(client);
+      if (now !== undefined) display.show(now);
     }
   } finally {
     host.events.removeListener('SIGINT', cancel);
@@ -70,13 +69,13 @@ export async function migrateCommand(options: MigrateOptions, host: ConsoleHost)
   }
 }
 
-/** The state of things; the last one known where the machine is about to go. */
-async function look(client: MonitorClient, last: Report | undefined): Promise<Report> {
+/** How far it is; undefined where the machine is about to go and has said so or will have. */
+async function look(client: MonitorClient): Promise<Report | undefined> {
   try {
     return ReportSchema.parse(await client.execute('query-migrate'));
   } catch (error) {
-    if (last === undefined || !(error instanceof MachineError)) throw error;
-    return last;
+    if (error instanceof MachineError) return undefined;
+    throw error;
   }
 }
 

@@ -83,7 +83,9 @@ export class OutgoingMigration {
     await this.outcome;
   }
 
-  async #run({ port, control }: OutgoingWorld): Promise<SourceOutcome> {
+  async #run({ port, control, time }: OutgoingWorld): Promise<SourceOutcome> {
+    // Whoever hears of the migration is to find it.
+    await time.turn();
     port.holdReason = 'finish-migrate';
     const stopSharing = control.share();
     try {

@@ -106,6 +106,7 @@ export class MigrationSource {
 
   /** Migrates; resolves when the guest's place is settled. Call once. */
   async run(): Promise<SourceOutcome> {
+    this.#enter({ kind: 'connecting' });
     try {
       this.#prepare();
       const connection = await this.#connect('migrate');

@@ -1,0 +1,194 @@
+/**
+ * `granule run`, `ctl` and `migrate` together, as two people at two consoles use them: a guest at
+ * work is moved through control sockets and prints in the end what it would have printed.
+ */
+import { EventEmitter } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { afterAll, describe, expect, it } from 'vitest';
+import {
+  buildBareTagWorkload,
+  TAG_WORKLOAD_LINE,
+  tagWorkloadChecksum,
+} from '../vmm/guests/tag-workload.ts';
+import { runMachine } from '../vmm/run-machine.ts';
+import { runCli } from './command.ts';
+import type { Services } from './services.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'granule-migrate-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** Some seconds of work: a guest that has ended cannot be moved. */
+const ROUNDS = 6_000;
+const kernel = join(folder, 'workload');
+writeFileSync(kernel, buildBareTagWorkload({ rounds: ROUNDS }).bytes);
+
+const services: Services = {
+  machine: async () => runMachine,
+  fetchDebian: () => Promise.reject(new Error('not needed')),
+  mteTest: () => Promise.reject(new Error('not needed')),
+  embeddedGuest: () => Promise.reject(new Error('not needed')),
+};
+
+interface Started {
+  readonly status: Promise<number>;
+  readonly out: () => string;
+  readonly err: () => string;
+}
+
+function granule(...args: string[]): Started {
+  const stream = () => {
+    const through = new PassThrough();
+    let text = '';
+    through.on('data', (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+    return { through, text: () => text };
+  };
+  const [stdout, stderr] = [stream(), stream()];
+  const host = {
+    stdin: new PassThrough(),
+    stdout: stdout.through,
+    stderr: stderr.through,
+    events: new EventEmitter(),
+  };
+  const status = runCli(args, '0.1.0', services, host);
+  return { status, out: stdout.text, err: stderr.text };
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  for (let waited = 0; !holds(); waited++) {
+    if (waited > 3000) throw new Error('it does not come to hold');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+const MACHINE = ['-m', '8M', '--smp', '2'];
+let sockets = 0;
+const newSocket = (): string => join(folder, `s${sockets++}`);
+
+/** A machine that waits, and where. */
+async function waiting(...more: string[]) {
+  const socket = newSocket();
+  const args = ['--incoming', 'tcp:127.0.0.1:0', '--monitor', socket];
+  const run = granule('run', ...args, ...MACHINE, ...more);
+  await until(() => run.err().includes('waiting for a guest at '));
+  const address = /waiting for a guest at (\S+)/.exec(run.err())![1]!;
+  return { ...run, socket, address };
+}
+
+async function working(...more: string[]) {
+  const socket = newSocket();
+  const run = granule('run', '--kernel', kernel, '--monitor', socket, ...MACHINE, ...more);
+  await until(() => run.out().includes('running'));
+  return { ...run, socket };
+}
+
+describe('granule migrate', () => {
+  it.each([
+    ['precopy', 'ioctl', 'anonymous'],
+    ['precopy', 'dirty-log', 'anonymous'],
+    ['postcopy', 'dual-mapping', 'memfd'],
+  ])('migrate: %s with tags %s, the guest ends there as it would have here', async (...given) => {
+    const [mode, tags, memory] = given;
+    const there = await waiting('--memory', memory);
+    const here = await working('--memory', memory);
+    const move = granule('migrate', here.socket, there.address, '--mode', mode, '--tags', tags);
+    expect(await move.status, move.err()).toBe(0);
+    expect(move.err()).toContain('granule: the guest has moved');
+    expect(await here.status).toBe(0);
+    expect(here.err()).toContain('granule: the guest runs elsewhere now');
+    expect(here.out()).not.toContain(TAG_WORKLOAD_LINE);
+    expect(await there.status).toBe(0);
+    const checksum = tagWorkloadChecksum({ rounds: ROUNDS, cpuCount: 2 });
+    expect(there.out()).toContain(`${TAG_WORKLOAD_LINE}${checksum}\n`);
+    expect(there.err()).toContain('granule: the guest is here');
+  });
+
+  it('migrate: a machine that differs, one sentence; the guest goes on', async () => {
+    const there = await waiting('--mte', 'off');
+    const here = await working();
+    const move = granule('migrate', here.socket, there.address);
+    expect(await move.status).toBe(1);
+    expect(move.err()).toContain('MTE is on at the source and off at the destination');
+    expect(await here.status).toBe(0);
+    expect(here.out()).toContain(TAG_WORKLOAD_LINE);
+    expect(await granule('ctl', there.socket, 'quit').status).toBe(0);
+    expect(await there.status).toBe(0);
+  });
+
+  it('migrate: nobody waits, one sentence; the guest goes on', async () => {
+    const here = await working();
+    const move = granule('migrate', here.socket, 'tcp:127.0.0.1:1');
+    expect(await move.status).toBe(1);
+    expect(move.err()).toContain('econnrefused');
+    expect(await granule('ctl', here.socket, 'quit').status).toBe(0);
+    expect(await here.status).toBe(0);
+  });
+
+  it('migrate: a way of tags that the machine is not made for, one sentence', async () => {
+    const here = await working();
+    const move = granule('migrate', here.socket, 'tcp:127.0.0.1:1', '--tags', 'dual-mapping');
+    expect(await move.status).toBe(1);
+    expect(move.err()).toContain('start the machine with --memory memfd');
+    await granule('ctl', here.socket, 'quit').status;
+    await here.status;
+  });
+
+  it('migrate: no machine, one sentence', async () => {
+    const move = granule('migrate', join(folder, 'none'), 'tcp:127.0.0.1:1');
+    expect(await move.status).toBe(1);
+    expect(move.err()).toMatch(/^granule: .*: no machine listens there \(ENOENT\)\n$/);
+  });
+
+  it('run: quit while a migration hangs, it ends all the same', async () => {
+    // Takes the link and says nothing.
+    const mute = createServer((socket) => socket.resume());
+    await new Promise<void>((resolve) => mute.listen(0, '127.0.0.1', resolve));
+    const address = mute.address();
+    const port = typeof address === 'object' ? address?.port : 0;
+    const here = await working();
+    const move = granule('migrate', here.socket, `tcp:127.0.0.1:${port}`);
+    await until(() => here.err().includes('granule: migrating'));
+    expect(await granule('ctl', here.socket, 'quit').status).toBe(0);
+    expect(await here.status).toBe(0);
+    expect(await move.status).toBe(1);
+    mute.close();
+  });
+});
+
+describe('granule ctl', () => {
+  it('ctl: stop, query-status, an unknown command, cont: the guest ends its work', async () => {
+    const { socket, status, out } = await working();
+    expect(await granule('ctl', socket, 'stop').status).toBe(0);
+    const query = granule('ctl', socket, 'query-status');
+    expect(await query.status).toBe(0);
+    expect(JSON.parse(query.out())).toEqual({ status: 'paused', running: false });
+    const unknown = granule('ctl', socket, 'fly');
+    expect(await unknown.status).toBe(1);
+    expect(unknown.err()).toBe('granule: The command fly has not been found\n');
+    expect(out()).not.toContain(TAG_WORKLOAD_LINE);
+    expect(await granule('ctl', socket, 'cont').status).toBe(0);
+    expect(await status).toBe(0);
+    expect(out()).toContain(TAG_WORKLOAD_LINE);
+  });
+
+  it('ctl: events, a line each until the machine is gone', async () => {
+    const { socket, status } = await working();
+    await granule('ctl', socket, 'stop').status;
+    const events = granule('ctl', socket, 'events');
+    await granule('ctl', socket, 'query-status').status;
+    await granule('ctl', socket, 'cont').status;
+    expect(await events.status).toBe(0);
+    expect(await status).toBe(0);
+    const names = events
+      .out()
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line).event);
+    expect(names).toEqual(['RESUME', 'SHUTDOWN']);
+  });
+});
