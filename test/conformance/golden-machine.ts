@@ -72,7 +72,8 @@ export class GoldenMachine {
   run(vector: GoldenVector, mode: GoldenFile['mode']): Map<string, string> {
     const start = initialState(vector);
     this.#prepare(vector, start, mode);
-    const exit = this.#core.run(this.#context, BUDGET);
+    let exit = this.#core.run(this.#context, BUDGET);
+    while (exit.kind === 'wait') exit = this.#core.run(this.#context, BUDGET);
     this.#core.unload();
     assert(exit.kind === 'call' && exit.call === 'hvc', 'a vector ends in an exception to EL1');
     const changes = registerChanges(start, this.#finalState());

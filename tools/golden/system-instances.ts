@@ -31,6 +31,20 @@ const PROGRAMS: readonly (readonly string[])[] = [
   ['mrs x7, dczid_el0'],
 ];
 
+/** Exceptions and hints. Not WFE: without an event register it always gives up its turn. */
+const SINGLE: readonly (readonly [row: string, ...lines: string[]])[] = [
+  ['SVC', 'svc #0'],
+  ['SVC', 'svc #0xbeef'],
+  ['BRK', 'brk #0x1234'],
+  ['HLT', 'hlt #1'],
+  ['ERET', 'eret'],
+  ['HINT', 'hint #25'],
+  ['HINT', 'hint #127'],
+  ['YIELD', 'yield'],
+  ['SEV', 'sev'],
+  ['SEVL', 'sevl'],
+];
+
 function withControls(instance: Instance, prng: Prng): Instance {
   const inputs = new Map(instance.inputs);
   if (prng.chance(1, 2)) inputs.set('el', '1');
@@ -67,6 +81,11 @@ export function systemInstances(
       const inputs = lines[0]!.startsWith('msr fpcr') ? [['x1', '7c00000'] as const] : [];
       plans.push({ row: 'MSR_reg', instance: { words, seed: i + 1, inputs: new Map(inputs) } });
     });
+  }
+  for (const [name, ...lines] of SINGLE) {
+    if (!chosen.some(({ row }) => row.name === name)) continue;
+    const words = lines.map((line) => assemble(line));
+    plans.push({ row: name, instance: { words, seed: seedOf(name), inputs: new Map() } });
   }
   return plans;
 }
