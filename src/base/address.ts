@@ -23,7 +23,6 @@ export const GIB = 1024 * 1024 * 1024;
 
 /** 4 KiB: the page of the host, and the translation granule Linux uses. */
 export const PAGE_SIZE = 4096;
-export const PAGE_SHIFT = 12;
 /** 2 MiB: a level-2 block with the 4 KiB translation granule. */
 export const BLOCK_SIZE = 2 * MIB;
 

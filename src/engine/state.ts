@@ -67,14 +67,12 @@ export const PSTATE_SPSEL = 0x1e4;
 export const PSTATE_PAN = 0x1e8;
 export const PSTATE_TCO = 0x1ec;
 export const PSTATE_DIT = 0x1f0;
-export const PSTATE_SSBS = 0x1f4;
 export const PSTATE_SS = 0x1f8;
 export const PSTATE_IL = 0x1fc;
 export const V = 0x200;
 /** i32: 1 while an IRQ is signalled to the vCPU; unmasking it must leave. */
 export const IRQ_LINE = 0x480;
 export const BOUNCE = 0x400;
-export const BOUNCE_BYTES = 128;
 export const SYSREG = 0x800;
 export const STATE_BYTES = 0x2000;
 export const SYSREG_SLOTS = (STATE_BYTES - SYSREG) / 8;

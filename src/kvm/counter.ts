@@ -8,12 +8,12 @@
  * Linux: arch/arm64/kvm/arch_timer.c.
  */
 
+import { COUNTER_FREQUENCY_HZ } from '../arm/sysreg/index.ts';
 import { u64 } from '../base/index.ts';
 import { Errno, type Refusal, refuse } from '../host/index.ts';
 import { KVM_ARM_VCPU_TIMER_IRQ_PTIMER, KVM_ARM_VCPU_TIMER_IRQ_VTIMER } from './uapi.ts';
 
-/** CNTFRQ_EL0 in Hz, as on QEMU's `virt`. */
-export const COUNTER_FREQUENCY_HZ = 62_500_000;
+export { COUNTER_FREQUENCY_HZ };
 
 /** Where time comes from. */
 export interface CounterClock {

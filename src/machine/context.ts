@@ -5,11 +5,18 @@
  */
 
 import type { SystemRegister } from '../arm/sysreg/index.ts';
-import { ccsidrSlot, systemRegister, systemRegisters } from '../arm/sysreg/index.ts';
+import {
+  SYSTEM_REGISTER_SLOT_COUNT,
+  systemRegister,
+  systemRegisters,
+} from '../arm/sysreg/index.ts';
+import { assert } from '../base/index.ts';
 import * as S from '../engine/state.ts';
 import { TLB_BYTES_PER_VCPU } from '../engine/tlb.ts';
 import type { PhysicalMemory } from './memory.ts';
 import { Mmu, type MmuFeatures } from './mmu.ts';
+
+assert(SYSTEM_REGISTER_SLOT_COUNT <= S.SYSREG_SLOTS, 'the state holds every system register');
 
 /** What the hypervisor does for a context while it runs. */
 export interface Hypervisor {
@@ -71,9 +78,6 @@ export class CpuContext {
     this.saved.fill(0);
     for (const register of systemRegisters) {
       if (register.slot >= 0) this.savedU64[S.SYSREG / 8 + register.slot] = register.reset;
-    }
-    for (let csselr = 0; csselr < 14; csselr++) {
-      this.savedU64[S.SYSREG / 8 + ccsidrSlot(csselr)] = 0n;
     }
     this.savedI32[S.EL / 4] = 1;
     this.savedI32[S.PSTATE_SPSEL / 4] = 1;

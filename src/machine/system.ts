@@ -5,6 +5,7 @@
  * the instruction; the answer says whether to leave (with PC where to go on) or to go on.
  */
 import { SystemOp } from '../arm/a64/ops.ts';
+import { Ec } from '../arm/syndrome.ts';
 import {
   ccsidrSlot,
   encodingKeyOfOpcode,
@@ -27,8 +28,6 @@ import { systemInstruction } from './system-instructions.ts';
 
 const SCTLR = slotIndex('SCTLR_EL1');
 const IL = 1 << 25;
-
-const Ec = { unknown: 0x00, wfx: 0x01, fp: 0x07, svc: 0x15, sysreg: 0x18, sp: 0x26, brk: 0x3c };
 
 /** Takes an exception to EL1 with the current instruction as return address. */
 function raise(core: Core, ec: number, iss: number): true {
@@ -84,9 +83,9 @@ export function carryOut(core: Core, op: SystemOp): boolean {
     case SystemOp.isb:
       return false;
     case SystemOp.fpTrap:
-      return raise(core, Ec.fp, 0x1e << 20);
+      return raise(core, Ec.fpAccess, 0x1e << 20);
     case SystemOp.spAlignment:
-      return raise(core, Ec.sp, 0);
+      return raise(core, Ec.spAlignment, 0);
     case SystemOp.irqCheck:
       return interruptsAfter(core);
     default:
@@ -170,7 +169,7 @@ function readRegister(core: Core): boolean {
   const register = accessible(core, 'read');
   if (register === undefined) return raiseUndefined(core);
   if (trappedAtEl0(core, register)) return trapToEl1(core);
-  if (fpTraps(core, register)) return raise(core, Ec.fp, 0x1e << 20);
+  if (fpTraps(core, register)) return raise(core, Ec.fpAccess, 0x1e << 20);
   const target = core.opcode() & 31;
   const value = registerValue(core, register);
   if (value === undefined) return raiseUndefined(core);
@@ -235,7 +234,7 @@ function writeRegister(core: Core): boolean {
   const register = accessible(core, 'write');
   if (register === undefined) return raiseUndefined(core);
   if (trappedAtEl0(core, register)) return trapToEl1(core);
-  if (fpTraps(core, register)) return raise(core, Ec.fp, 0x1e << 20);
+  if (fpTraps(core, register)) return raise(core, Ec.fpAccess, 0x1e << 20);
   const source = core.opcode() & 31;
   const value = (source === 31 ? 0n : u64[S.X / 8 + source]!) & register.writable;
   if (register.kind === 'computed') return writeComputed(core, register, value);
