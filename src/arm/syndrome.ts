@@ -1,9 +1,11 @@
 /**
  * Exception syndromes: fault status codes, ESR_ELx for every exception class the machine raises,
- * HPFAR_EL2, and all of them back to fields and words. Pure functions over numbers and bigints;
- * when an exception is taken and where to is `machine/exceptions.ts`.
+ * HPFAR_EL2, and all of them back to fields and words. Pure functions; when an exception is taken
+ * and where to is `machine/exceptions.ts`.
  *
- * ESR_ELx: EC 31:26, IL 25, ISS 24:0, ISS2 55:32.
+ * ESR_ELx: EC 31:26, IL 25, ISS 24:0, ISS2 55:32. The words made here are non-negative numbers: no
+ * field of ISS2 that the machine sets lies above bit 42. Stored to an i32 view they are
+ * ESR_ELx[31:0].
  */
 import { assert, bits, hex, type Ipa, ipa } from '../base/index.ts';
 
@@ -150,8 +152,8 @@ const field = (iss: number, hi: number, lo: number): number =>
   (iss >>> lo) & ((1 << (hi - lo + 1)) - 1);
 
 /** ESR_ELx from its class and ISS; IL is 1, as it is for every exception A64 code can cause. */
-export const makeEsr = (ec: Ec, iss = 0, iss2 = 0): bigint =>
-  (BigInt(iss2) << 32n) | (BigInt(ec) << 26n) | BigInt(ESR_IL | iss);
+export const makeEsr = (ec: Ec, iss = 0, iss2 = 0): number =>
+  iss2 * 2 ** 32 + ec * 2 ** 26 + (ESR_IL | iss);
 
 export const esrEc = (esr: bigint): number => Number(bits(esr, 31, 26));
 export const esrIss = (esr: bigint): number => Number(bits(esr, 24, 0));
@@ -223,7 +225,7 @@ export function dataAbortIss(abort: DataAbort): number {
 }
 
 /** ESR_ELx of a Data Abort taken from a lower EL or from the EL it is taken to. */
-export const dataAbortEsr = (abort: DataAbort, fromLowerEl: boolean): bigint =>
+export const dataAbortEsr = (abort: DataAbort, fromLowerEl: boolean): number =>
   makeEsr(
     fromLowerEl ? Ec.dataAbortLow : Ec.dataAbort,
     dataAbortIss(abort),
@@ -233,7 +235,7 @@ export const dataAbortEsr = (abort: DataAbort, fromLowerEl: boolean): bigint =>
 /** The fields of an Instruction Abort syndrome; absent ones are 0. */
 export type InstructionAbort = Pick<DataAbort, 'fnv' | 'ea' | 's1ptw' | 'fsc'>;
 
-export const instructionAbortEsr = (abort: InstructionAbort, fromLowerEl: boolean): bigint =>
+export const instructionAbortEsr = (abort: InstructionAbort, fromLowerEl: boolean): number =>
   makeEsr(
     fromLowerEl ? Ec.instructionAbortLow : Ec.instructionAbort,
     flag(abort.fnv, 10) | flag(abort.ea, 9) | flag(abort.s1ptw, 7) | abort.fsc,
@@ -251,7 +253,7 @@ export interface SysregTrap {
   readonly read: boolean;
 }
 
-export const sysregTrapEsr = (trap: SysregTrap): bigint =>
+export const sysregTrapEsr = (trap: SysregTrap): number =>
   makeEsr(
     Ec.sysreg,
     (trap.op0 << 20) |
@@ -271,30 +273,30 @@ export const WfxKind = { wfi: 0, wfe: 1, wfit: 2, wfet: 3 } as const;
 export type WfxKind = (typeof WfxKind)[keyof typeof WfxKind];
 
 /** `rn` is the timeout register of WFIT and WFET. */
-export const wfxEsr = (kind: WfxKind, rn?: number): bigint =>
+export const wfxEsr = (kind: WfxKind, rn?: number): number =>
   makeEsr(Ec.wfx, CONDITION_ALWAYS | (rn === undefined ? 0 : (rn << 5) | (1 << 2)) | kind);
 
 /** Access to Advanced SIMD or FP trapped by CPACR_EL1.FPEN or CPTR_EL2. */
-export const fpAccessEsr = (): bigint => makeEsr(Ec.fpAccess, CONDITION_ALWAYS);
+export const fpAccessEsr = (): number => makeEsr(Ec.fpAccess, CONDITION_ALWAYS);
 
 /** SVC, HVC and SMC report their 16-bit immediate. */
-export const callEsr = (ec: typeof Ec.svc | typeof Ec.hvc | typeof Ec.smc, imm16: number): bigint =>
+export const callEsr = (ec: typeof Ec.svc | typeof Ec.hvc | typeof Ec.smc, imm16: number): number =>
   makeEsr(ec, imm16);
 
-export const brkEsr = (imm16: number): bigint => makeEsr(Ec.brk, imm16);
+export const brkEsr = (imm16: number): number => makeEsr(Ec.brk, imm16);
 /** An UNDEFINED instruction, or another with no class of its own. */
-export const unknownEsr = (): bigint => makeEsr(Ec.unknown);
-export const illegalStateEsr = (): bigint => makeEsr(Ec.illegalState);
-export const pcAlignmentEsr = (): bigint => makeEsr(Ec.pcAlignment);
-export const spAlignmentEsr = (): bigint => makeEsr(Ec.spAlignment);
+export const unknownEsr = (): number => makeEsr(Ec.unknown);
+export const illegalStateEsr = (): number => makeEsr(Ec.illegalState);
+export const pcAlignmentEsr = (): number => makeEsr(Ec.pcAlignment);
+export const spAlignmentEsr = (): number => makeEsr(Ec.spAlignment);
 
 const FSC_DEBUG = 0b100010;
 
-export const breakpointEsr = (fromLowerEl: boolean): bigint =>
+export const breakpointEsr = (fromLowerEl: boolean): number =>
   makeEsr(fromLowerEl ? Ec.breakpointLow : Ec.breakpoint, FSC_DEBUG);
 
 /** `exclusive`: the stepped instruction was a Load-Exclusive; undefined = not known (ISV = 0). */
-export const softwareStepEsr = (fromLowerEl: boolean, exclusive?: boolean): bigint =>
+export const softwareStepEsr = (fromLowerEl: boolean, exclusive?: boolean): number =>
   makeEsr(
     fromLowerEl ? Ec.softwareStepLow : Ec.softwareStep,
     (exclusive === undefined ? 0 : (1 << 24) | flag(exclusive, 6)) | FSC_DEBUG,
@@ -303,14 +305,17 @@ export const softwareStepEsr = (fromLowerEl: boolean, exclusive?: boolean): bigi
 export const watchpointEsr = (
   watch: { readonly wnr: boolean; readonly cm?: boolean },
   fromLowerEl: boolean,
-): bigint =>
+): number =>
   makeEsr(
     fromLowerEl ? Ec.watchpointLow : Ec.watchpoint,
     flag(watch.cm, 8) | flag(watch.wnr || watch.cm, 6) | FSC_DEBUG,
   );
 
-/** An SError with the syndrome given, as VSESR_EL2 does (24:0; bit 24 is IDS). */
-export const sErrorEsr = (iss: number): bigint => makeEsr(Ec.sError, iss);
+/** ISS of an SError: IDS, the rest is IMPLEMENTATION DEFINED, as it always is without FEAT_RAS. */
+export const SERROR_IDS = 1 << 24;
+
+/** An SError with the syndrome given, as VSESR_EL2 does (24:0). */
+export const sErrorEsr = (iss: number): number => makeEsr(Ec.sError, iss);
 
 /** An exception syndrome taken apart. */
 export type Syndrome =

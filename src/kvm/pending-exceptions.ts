@@ -4,7 +4,7 @@
  * KVM_SET_VCPU_EVENTS are here, and how KVM makes a guest take an abort. Called by vcpu.ts.
  * Linux: arch/arm64/kvm/inject_fault.c, __kvm_arm_vcpu_set_events().
  */
-import { encodeFsc, FaultType } from '../arm/syndrome.ts';
+import { dataAbortEsr, encodeFsc, FaultType, instructionAbortEsr } from '../arm/syndrome.ts';
 import * as S from '../engine/state.ts';
 import { Errno, type Refusal, refuse } from '../host/index.ts';
 import type { CpuContext } from '../machine/context.ts';
@@ -12,20 +12,15 @@ import type { Core } from '../machine/core.ts';
 import { takeAbort } from '../machine/exceptions.ts';
 import type { KvmVcpuEvents } from './uapi.ts';
 
-const ESR_EC_SHIFT = 26;
-const ESR_IL = 1 << 25;
-const EC_INSTRUCTION_ABORT_LOW = 0x20;
-const EC_DATA_ABORT_LOW = 0x24;
-
 /**
  * Makes the guest that is loaded take an instruction or data abort to EL1. Linux: inject_abt64().
  */
 export function injectAbort(core: Core, abort: { fetch: boolean; fsc: number; far: bigint }): void {
-  const low = abort.fetch ? EC_INSTRUCTION_ABORT_LOW : EC_DATA_ABORT_LOW;
-  const ec = core.s[S.EL / 4] === 0 ? low : low + 1;
+  const makeEsr = abort.fetch ? instructionAbortEsr : dataAbortEsr;
+  const esr = makeEsr({ fsc: abort.fsc }, core.s[S.EL / 4] === 0);
   const farHigh = Number(BigInt.asIntN(32, abort.far >> 32n));
   const farLow = Number(BigInt.asIntN(32, abort.far));
-  takeAbort(core, (ec << ESR_EC_SHIFT) | ESR_IL | abort.fsc, farHigh, farLow);
+  takeAbort(core, esr, farHigh, farLow);
 }
 
 export class PendingExceptions {

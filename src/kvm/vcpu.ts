@@ -435,9 +435,9 @@ export class Vcpu extends VcpuState {
 
   /** ESR_EL2 as KVM reports it: a BRK with its immediate, or a software step. */
   #debugExit(): VcpuExit {
-    if (this.context.debugStep) return { kind: 'debug', esr: softwareStepEsr(true) };
+    if (this.context.debugStep) return { kind: 'debug', esr: BigInt(softwareStepEsr(true)) };
     const immediate = (this.core.opcode() >>> 5) & 0xffff;
-    return { kind: 'debug', esr: brkEsr(immediate) };
+    return { kind: 'debug', esr: BigInt(brkEsr(immediate)) };
   }
 
   // ---- hypercalls -----------------------------------------------------------------------------

@@ -9,6 +9,15 @@
 import { decodeBitmask } from '../arm/a64/bitmask.ts';
 import type { SystemOp } from '../arm/a64/ops.ts';
 import { type FpContext, softOperationList } from '../arm/fp/index.ts';
+import {
+  encodeFsc,
+  illegalStateEsr,
+  instructionAbortEsr,
+  pcAlignmentEsr,
+  SERROR_IDS,
+  sErrorEsr,
+  softwareStepEsr,
+} from '../arm/syndrome.ts';
 import { encodingKey, systemRegisters } from '../arm/sysreg/index.ts';
 import {
   decoder,
@@ -31,7 +40,7 @@ import {
 import { type CpuContext, slotIndex } from './context.ts';
 import { softwareStepActive, takeAbort, takeException, Vector } from './exceptions.ts';
 import type { PhysicalMemory } from './memory.ts';
-import { AccessKind, type FaultRecord, newTranslation } from './mmu.ts';
+import { AccessKind, type FaultRecord, FaultType, newTranslation } from './mmu.ts';
 import { SlowAccesses } from './slow-access.ts';
 import { SoftwareTlbs } from './software-tlbs.ts';
 import { carryOut } from './system.ts';
@@ -69,10 +78,8 @@ const SP_EL0_KEY = encodingKey(3, 0, 4, 1, 0) & 0x7fff;
 const DAIF_A = 4;
 const DAIF_I = 2;
 const DAIF_F = 1;
-/**
- * ESR_EL1 of a virtual SError: IL, and IDS, as without FEAT_RAS its ISS is the implementation's.
- */
-const ESR_SERROR = (0x2f << 26) | (1 << 25) | (1 << 24);
+
+const FSC_EXTERNAL_ABORT = encodeFsc(FaultType.externalAbort);
 
 const MASK_TBI = 0x00fffffffffff000n;
 const MASK_FULL = 0xfffffffffffff000n;
@@ -307,8 +314,7 @@ export class Core implements EngineHooks {
   }
 
   #softwareStepException(): void {
-    const ec = this.s[S.EL / 4] === 0 ? 0x32 : 0x33;
-    takeException(this, Vector.sync, (ec << 26) | (1 << 25) | (1 << 24) | 0x22);
+    takeException(this, Vector.sync, softwareStepEsr(this.s[S.EL / 4] === 0, false));
   }
 
   // ---- instruction fetch ----------------------------------------------------------------------
@@ -321,7 +327,7 @@ export class Core implements EngineHooks {
     const high = s[S.PC / 4 + 1]!;
     if ((low & 3) !== 0) {
       this.#chargeException();
-      takeAbort(this, (0x22 << 26) | (1 << 25), high, low);
+      takeAbort(this, pcAlignmentEsr(), high, low);
       return;
     }
     const access = this.#fetchAccess;
@@ -333,7 +339,7 @@ export class Core implements EngineHooks {
     }
     const linear = this.memory.linear(out.pa);
     if (linear < 0) {
-      this.#instructionAbort(0x10, false, high, low);
+      this.#instructionAbort(FSC_EXTERNAL_ABORT, false, high, low);
       return;
     }
     const record = this.records.forPage(linear - (linear % 4096));
@@ -367,13 +373,13 @@ export class Core implements EngineHooks {
 
   #instructionAbort(fsc: number, s1ptw: boolean, high: number, low: number): void {
     this.#chargeException();
-    const ec = this.s[S.EL / 4] === 0 ? 0x20 : 0x21;
-    takeAbort(this, (ec << 26) | (1 << 25) | (s1ptw ? 1 << 7 : 0) | fsc, high, low);
+    const fromEl0 = this.s[S.EL / 4] === 0;
+    takeAbort(this, instructionAbortEsr({ fsc, s1ptw }, fromEl0), high, low);
   }
 
   #illegalState(): void {
     this.#chargeException();
-    takeException(this, Vector.sync, (0x0e << 26) | (1 << 25));
+    takeException(this, Vector.sync, illegalStateEsr());
   }
 
   // ---- interrupts and mode --------------------------------------------------------------------
@@ -422,7 +428,7 @@ export class Core implements EngineHooks {
     const daif = this.s[S.DAIF / 4]!;
     if (context.sErrorPending && (daif & DAIF_A) === 0) {
       this.setSErrorPending(context, false);
-      takeException(this, Vector.sError, ESR_SERROR);
+      takeException(this, Vector.sError, sErrorEsr(SERROR_IDS));
     } else {
       const fiq = context.fiqLine && (daif & DAIF_F) === 0;
       takeException(this, fiq ? Vector.fiq : Vector.irq, undefined);

@@ -43,8 +43,9 @@ export function setElAndSp(s: Int32Array, el: number, spsel: number): void {
 }
 
 /**
- * Takes an exception to EL1: PC must be the preferred return address. `esr` is the low word of
- * ESR_EL1, or undefined for interrupts. Arm: AArch64.TakeException().
+ * Takes an exception to EL1: PC must be the preferred return address. `esr` is of
+ * `arm/syndrome.ts`, or undefined for interrupts; nothing taken to EL1 has an ISS2. Arm:
+ * AArch64.TakeException().
  */
 export function takeException(core: Core, vector: Vector, esr: number | undefined): void {
   const { s } = core;

@@ -4,6 +4,7 @@
  * and only then fills a TLB entry or uses the bounce buffer; so an access that faults has had no
  * effect. Arm: AArch64.MemSingle() and MemTag(), with what they call.
  */
+import { dataAbortEsr, encodeFsc } from '../arm/syndrome.ts';
 import {
   matchesAll,
   TagFaultMode,
@@ -36,9 +37,9 @@ const TCR = slotIndex('TCR_EL1');
 const TFSR = slotIndex('TFSR_EL1');
 const TFSRE0 = slotIndex('TFSRE0_EL1');
 
-const FSC_EXTERNAL_ABORT = 0x10;
-const FSC_TAG_CHECK = 0x11;
-const FSC_ALIGNMENT = 0x21;
+const FSC_EXTERNAL_ABORT = encodeFsc(FaultType.externalAbort);
+const FSC_TAG_CHECK = encodeFsc(FaultType.tagCheck);
+const FSC_ALIGNMENT = encodeFsc(FaultType.alignment);
 
 /** An address from its 32-bit halves, signed or not. */
 const fromSignedHalves = (high: number, low: number): bigint =>
@@ -353,12 +354,10 @@ export class SlowAccesses {
     return this.#dataAbort(fsc, write && !read, false, high, low);
   }
 
-  #dataAbort(fsc: number, write: boolean, s1ptw: boolean, high: number, low: number): 0 {
+  #dataAbort(fsc: number, wnr: boolean, s1ptw: boolean, high: number, low: number): 0 {
     const core = this.#core;
-    const ec = core.s[S.EL / 4] === 0 ? 0x24 : 0x25;
     core.pcToState();
-    const iss = (s1ptw ? 1 << 7 : 0) | (write ? 1 << 6 : 0) | fsc;
-    takeAbort(core, (ec << 26) | (1 << 25) | iss, high, low);
+    takeAbort(core, dataAbortEsr({ fsc, wnr, s1ptw }, core.s[S.EL / 4] === 0), high, low);
     return 0;
   }
 

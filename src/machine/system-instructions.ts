@@ -3,6 +3,7 @@
  * hold nothing of their own here, so their maintenance only checks what it must check. DC ZVA, GVA
  * and GZVA are rows of their own and come here only where EL1 forbids them to EL0.
  */
+import { dataAbortEsr } from '../arm/syndrome.ts';
 import * as S from '../engine/state.ts';
 import { slotIndex } from './context.ts';
 import type { Core } from './core.ts';
@@ -164,7 +165,7 @@ function checkAddress(core: Core, { high, low }: Operation): boolean {
     core.leave({ kind: 'stage2-fault', fault, fetch: false, opcode });
     return true;
   }
-  const ec = s[S.EL / 4] === 0 ? 0x24 : 0x25;
-  takeAbort(core, (ec << 26) | (1 << 25) | (1 << 8) | (1 << 6) | fault.fsc, high, low);
+  const esr = dataAbortEsr({ fsc: fault.fsc, cm: true }, s[S.EL / 4] === 0);
+  takeAbort(core, esr, high, low);
   return true;
 }

@@ -5,7 +5,17 @@
  * the instruction; the answer says whether to leave (with PC where to go on) or to go on.
  */
 import { SystemOp } from '../arm/a64/ops.ts';
-import { Ec } from '../arm/syndrome.ts';
+import {
+  brkEsr,
+  callEsr,
+  Ec,
+  fpAccessEsr,
+  spAlignmentEsr,
+  sysregTrapEsr,
+  unknownEsr,
+  WfxKind,
+  wfxEsr,
+} from '../arm/syndrome.ts';
 import {
   ccsidrSlot,
   encodingKeyOfOpcode,
@@ -27,15 +37,14 @@ import { packNzcv, unpackNzcv } from './pstate.ts';
 import { systemInstruction } from './system-instructions.ts';
 
 const SCTLR = slotIndex('SCTLR_EL1');
-const IL = 1 << 25;
 
 /** Takes an exception to EL1 with the current instruction as return address. */
-function raise(core: Core, ec: number, iss: number): true {
-  takeException(core, Vector.sync, (ec << 26) | IL | iss);
+function raise(core: Core, esr: number): true {
+  takeException(core, Vector.sync, esr);
   return true;
 }
 
-export const raiseUndefined = (core: Core): true => raise(core, Ec.unknown, 0);
+export const raiseUndefined = (core: Core): true => raise(core, unknownEsr());
 
 const immediate16 = (opcode: number): number => (opcode >>> 5) & 0xffff;
 
@@ -50,13 +59,13 @@ export function carryOut(core: Core, op: SystemOp): boolean {
       core.advancePc();
       // The call itself was the step. Arm: SSAdvance().
       s[S.PSTATE_SS / 4] = 0;
-      return raise(core, Ec.svc, immediate16(core.opcode()));
+      return raise(core, callEsr(Ec.svc, immediate16(core.opcode())));
     case SystemOp.brk:
       if (core.context.debugBrk) {
         core.leave({ kind: 'debug' });
         return true;
       }
-      return raise(core, Ec.brk, immediate16(core.opcode()));
+      return raise(core, brkEsr(immediate16(core.opcode())));
     case SystemOp.hvc:
     case SystemOp.smc:
       return call(core, op === SystemOp.hvc ? 'hvc' : 'smc');
@@ -83,9 +92,9 @@ export function carryOut(core: Core, op: SystemOp): boolean {
     case SystemOp.isb:
       return false;
     case SystemOp.fpTrap:
-      return raise(core, Ec.fpAccess, 0x1e << 20);
+      return raise(core, fpAccessEsr());
     case SystemOp.spAlignment:
-      return raise(core, Ec.spAlignment, 0);
+      return raise(core, spAlignmentEsr());
     case SystemOp.irqCheck:
       return interruptsAfter(core);
     default:
@@ -117,7 +126,7 @@ function wait(core: Core, name: 'wfi' | 'wfe' | 'yield'): boolean {
   const { s } = core;
   const traps = name === 'wfi' ? NTWI : name === 'wfe' ? NTWE : 0;
   if (s[S.EL / 4] === 0 && traps !== 0 && (s[SCTLR]! & traps) === 0) {
-    return raise(core, Ec.wfx, (0x1e << 20) | (name === 'wfe' ? 1 : 0));
+    return raise(core, wfxEsr(name === 'wfe' ? WfxKind.wfe : WfxKind.wfi));
   }
   // A pending interrupt, masked or not, ends a WFI at once.
   if (name === 'wfi' && core.interruptPending()) return interruptsAfter(core);
@@ -132,15 +141,16 @@ function wait(core: Core, name: 'wfi' | 'wfe' | 'yield'): boolean {
 export function trapToEl1(core: Core): true {
   const opcode = core.opcode();
   const field = (hi: number, lo: number): number => (opcode >>> lo) & ((1 << (hi - lo + 1)) - 1);
-  const iss =
-    (field(20, 19) << 20) |
-    (field(7, 5) << 17) |
-    (field(18, 16) << 14) |
-    (field(15, 12) << 10) |
-    (field(4, 0) << 5) |
-    (field(11, 8) << 1) |
-    field(21, 21);
-  return raise(core, Ec.sysreg, iss);
+  const trap = {
+    op0: field(20, 19),
+    op1: field(18, 16),
+    crn: field(15, 12),
+    crm: field(11, 8),
+    op2: field(7, 5),
+    rt: field(4, 0),
+    read: field(21, 21) === 1,
+  };
+  return raise(core, sysregTrapEsr(trap));
 }
 
 /** Whether a control of EL1 keeps EL0 from a register. */
@@ -169,7 +179,7 @@ function readRegister(core: Core): boolean {
   const register = accessible(core, 'read');
   if (register === undefined) return raiseUndefined(core);
   if (trappedAtEl0(core, register)) return trapToEl1(core);
-  if (fpTraps(core, register)) return raise(core, Ec.fpAccess, 0x1e << 20);
+  if (fpTraps(core, register)) return raise(core, fpAccessEsr());
   const target = core.opcode() & 31;
   const value = registerValue(core, register);
   if (value === undefined) return raiseUndefined(core);
@@ -234,7 +244,7 @@ function writeRegister(core: Core): boolean {
   const register = accessible(core, 'write');
   if (register === undefined) return raiseUndefined(core);
   if (trappedAtEl0(core, register)) return trapToEl1(core);
-  if (fpTraps(core, register)) return raise(core, Ec.fpAccess, 0x1e << 20);
+  if (fpTraps(core, register)) return raise(core, fpAccessEsr());
   const source = core.opcode() & 31;
   const value = (source === 31 ? 0n : u64[S.X / 8 + source]!) & register.writable;
   if (register.kind === 'computed') return writeComputed(core, register, value);
