@@ -16,7 +16,14 @@ export { type MergeResult, mergePass } from './ksm.ts';
 export { Madvise, MapFlag, type MmapRequest, Prot, TASK_SIZE } from './mmap.ts';
 export { MremapFlag, type MremapRequest } from './mremap.ts';
 export { BLOCK_ORDER, PACKED_TAG_BYTES, PageFrames, TAG_GRANULES } from './page.ts';
-export { type HostPolicy, linux, SWAP_TAG_RULES, type SwapTags, smallPages } from './policy.ts';
+export {
+  type HostPolicy,
+  linux,
+  linux61Host,
+  SWAP_TAG_RULES,
+  type SwapTags,
+  smallPages,
+} from './policy.ts';
 export {
   type ProcessImage,
   restoreProcess,
@@ -29,8 +36,10 @@ export {
   type Iovec,
   type MemtagSegment,
   memtagSegments,
+  NT_ARM_TAGGED_ADDR_CTRL,
   PT_AARCH64_MEMTAG_MTE,
   PtraceRequest,
+  ptraceGetRegset,
   ptraceMteTags,
 } from './ptrace.ts';
 export { Swap, type SwapStatistics } from './swap.ts';

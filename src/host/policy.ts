@@ -51,6 +51,11 @@ export interface HostPolicy {
    */
   readonly transparentHugePages: 'always' | 'never';
   readonly swapTags: SwapTags;
+  /**
+   * How a debugger's call for tags takes an address with a tag in its top byte, and no tags asked
+   * for: refused with EIO and EFAULT (6.12), or ignored and refused with EIO (6.1).
+   */
+  readonly ptraceMteTags: '6.12' | '6.1';
 }
 
 /** Upstream Linux 6.12 as Debian configures it. */
@@ -58,7 +63,11 @@ export const linux: HostPolicy = {
   name: 'linux',
   transparentHugePages: 'always',
   swapTags: 'restore-at-swap-in',
+  ptraceMteTags: '6.12',
 };
+
+/** Linux 6.1, in what a process can see; its stable releases restore tags as 6.12 does. */
+export const linux61Host: HostPolicy = { ...linux, name: 'linux-6.1', ptraceMteTags: '6.1' };
 
 /** Linux with transparent huge pages off: everything but hugetlb is mapped by 4 KiB pages. */
 export const smallPages: HostPolicy = {

@@ -1,7 +1,8 @@
 /**
- * A debugger's view of a process's tags: PTRACE_PEEKMTETAGS and PTRACE_POKEMTETAGS, and the
- * segments of a core dump that hold tags. Rules are Linux 6.12's (arch/arm64/kernel/mte.c and
- * elfcore.c); 6.1 ignored the top byte of the address, and answered EIO to a length of 0.
+ * A debugger's view of a process's tags: PTRACE_PEEKMTETAGS and PTRACE_POKEMTETAGS, the register
+ * set that says which checks are on, and the segments of a core dump that hold tags. Rules are
+ * Linux's (arch/arm64/kernel/mte.c, ptrace.c and elfcore.c); where versions differ the host's
+ * policy says which.
  */
 import { alignDown, type Hva, hva, PAGE_SIZE, pa } from '../base/index.ts';
 import type { AddressSpace } from './address-space.ts';
@@ -13,6 +14,9 @@ import { PACKED_TAG_BYTES, TAG_GRANULES } from './page.ts';
 /** PTRACE_*. */
 export const PtraceRequest = { peekMteTags: 33, pokeMteTags: 34 } as const;
 export type PtraceRequest = (typeof PtraceRequest)[keyof typeof PtraceRequest];
+
+/** The register set with the value of PR_GET_TAGGED_ADDR_CTRL. */
+export const NT_ARM_TAGGED_ADDR_CTRL = 0x409;
 
 /** struct iovec: the debugger's buffer, one byte a tag granule. */
 export interface Iovec {
@@ -32,8 +36,10 @@ export function ptraceMteTags(
   request: PtraceRequest,
   options: { readonly tracer: AddressSpace; readonly address: bigint; readonly iov: Iovec },
 ): 0 | Refusal {
-  const { tracer, address, iov } = options;
+  const { tracer, iov } = options;
   if (!tracee.host.cpu.mte) return refuse(Errno.EIO);
+  const oldRules = tracee.host.policy.ptraceMteTags === '6.1';
+  const address = oldRules ? untaggedAddress(options.address) : options.address;
   if (iov.length < 0 || iov.base + iov.length > TASK_SIZE) return refuse(Errno.EFAULT);
   let done = 0;
   while (done < iov.length) {
@@ -51,8 +57,13 @@ export function ptraceMteTags(
     done += copied;
     if (copied < count) break;
   }
-  return done === 0 ? refuse(Errno.EFAULT) : finish(iov, done);
+  if (done > 0) return finish(iov, done);
+  return refuse(oldRules && iov.length === 0 ? Errno.EIO : Errno.EFAULT);
 }
+
+/** The address without its tag, if it is a user's. Linux: __untagged_addr(). */
+const untaggedAddress = (address: bigint): bigint =>
+  (address & (1n << 55n)) === 0n ? address & ((1n << 56n) - 1n) : address;
 
 function finish(iov: Iovec, done: number): 0 {
   iov.length = done;
@@ -96,6 +107,18 @@ function taggedPage(tracee: AddressSpace, place: Hva, write: boolean): number | 
   const page = tracee.faultIn(place, { write });
   if (isRefusal(page) || (page.area.flags & VmFlag.mte) === 0) return refuse(Errno.EIO);
   return page.pa;
+}
+
+/**
+ * PTRACE_GETREGSET of NT_ARM_TAGGED_ADDR_CTRL: one little-endian word of 64 bits. EINVAL: another
+ * register set, or a host without MTE. Linux: tagged_addr_ctrl_get().
+ */
+export function ptraceGetRegset(tracee: AddressSpace, note: number): Uint8Array | Refusal {
+  if (note !== NT_ARM_TAGGED_ADDR_CTRL || !tracee.host.cpu.mte) return refuse(Errno.EINVAL);
+  const bytes = new Uint8Array(8);
+  const control = BigInt(tracee.memory.taggedAddressControl);
+  new DataView(bytes.buffer).setBigUint64(0, control, true);
+  return bytes;
 }
 
 /** p_type of a segment of tags. */
