@@ -58,7 +58,7 @@ const FIRST_FILLED = 8 * MIB;
 const WRITE_BYTES = 2 * MIB;
 
 /** Measures one content; the file is removed again. */
-export function measureSnapshots(options: SnapshotBenchOptions): SnapshotFigures {
+export async function measureSnapshots(options: SnapshotBenchOptions): Promise<SnapshotFigures> {
   const { content, ramBytes, compress, directory, repeats } = options;
   const machine = filledMachine(content, ramBytes);
   const path = join(directory, `granule-bench-${process.pid}`);
@@ -67,14 +67,14 @@ export function measureSnapshots(options: SnapshotBenchOptions): SnapshotFigures
   assert(guest !== undefined, 'RAM can be read');
   let fileBytes = 0;
   try {
-    const copyMs = fastest(repeats, () => timed(() => copyAndWrite(guest, path)));
-    const saveMs = fastest(repeats, () =>
-      timed(() => {
-        fileBytes = saveSnapshot(machine, path, { compress });
+    const copyMs = await fastest(repeats, () => timed(() => copyAndWrite(guest, path)));
+    const saveMs = await fastest(repeats, () =>
+      timed(async () => {
+        fileBytes = await saveSnapshot(machine, path, { compress });
       }),
     );
-    const restoreMs = fastest(repeats, () => restoreTimed(path));
-    const firstInstructionMs = fastest(repeats, () => timed(() => startLazily(path)));
+    const restoreMs = await fastest(repeats, () => restoreTimed(path));
+    const firstInstructionMs = await fastest(repeats, () => timed(() => startLazily(path)));
     return {
       content,
       compress,
@@ -91,15 +91,15 @@ export function measureSnapshots(options: SnapshotBenchOptions): SnapshotFigures
 }
 
 /** The least of what `measure` returns, in milliseconds. */
-function fastest(repeats: number, measure: () => number): number {
+async function fastest(repeats: number, measure: () => Promise<number>): Promise<number> {
   let best = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < repeats; i++) best = Math.min(best, measure());
+  for (let i = 0; i < repeats; i++) best = Math.min(best, await measure());
   return best;
 }
 
-function timed(work: () => void): number {
+async function timed(work: () => void | Promise<void>): Promise<number> {
   const start = performance.now();
-  work();
+  await work();
   return performance.now() - start;
 }
 
@@ -122,7 +122,7 @@ function copyAndWrite(guest: Uint8Array, path: string): void {
 }
 
 /** The machine is there already: what is timed is filling it. */
-function restoreTimed(path: string): number {
+function restoreTimed(path: string): Promise<number> {
   const file = openSnapshot(path);
   const machine = new Machine({ ...machineOf(file), transmit: () => {} });
   return timed(() => restoreSnapshot(machine, file));

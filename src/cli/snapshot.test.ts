@@ -58,7 +58,7 @@ describe('granule snapshot', () => {
 
   it('info: what is in a file', async () => {
     const file = join(directory, 'info');
-    saveSnapshot(testMachine().machine, file);
+    await saveSnapshot(testMachine().machine, file);
     const text = await run({ action: 'info', file });
     expect(text.split('\n')[0]).toBe(file);
     expect(text).toMatch(/RAM +8 MiB/);

@@ -32,7 +32,8 @@ export async function runMachine(
   console: MachineConsole,
 ): Promise<MachineOutcome> {
   const started = performance.now();
-  const output = new OutputBuffer(console.write);
+  const control = new RunControl();
+  const output = new OutputBuffer(console.write, () => control.isWithheld);
   const machine = new Machine({
     plan: options.plan,
     mte: options.mte,
@@ -44,7 +45,8 @@ export async function runMachine(
     transmit: (byte) => output.push(byte),
   });
   machine.paced = options.paced ?? false;
-  const control = new RunControl();
+  const leave = (): void => control.leave('quit');
+  console.quit.addEventListener('abort', leave);
   const stopListening = console.onInput((bytes) => {
     machine.input.push(bytes);
     console.setInputPaused(machine.input.pendingBytes > FEED_HIGH_WATER_BYTES);
@@ -52,22 +54,25 @@ export async function runMachine(
   const finish = (reason: MachineOutcome['reason']): MachineOutcome => {
     output.flush();
     stopListening();
+    console.quit.removeEventListener('abort', leave);
     control.end(reason);
     return { reason, statistics: machine.statistics(performance.now() - started) };
   };
   const detach = await options.attach?.(machine, control);
   try {
     for (;;) {
-      if (console.quit.aborted) control.leave('quit');
+      if (console.quit.aborted) leave();
       if (control.leaving !== undefined) return finish(control.leaving);
       if (!control.mayRun) {
         output.flush();
-        await untilChanged(control, console.quit);
+        await control.changed();
         continue;
       }
       const turn = machine.runSlice(control.isShared ? SHARED_SLICE_INSTRUCTIONS : undefined);
       output.flush();
       if (machine.input.pendingBytes <= FEED_HIGH_WATER_BYTES) console.setInputPaused(false);
+      if (typeof turn === 'string') await control.untilShown();
+      if (control.leaving !== undefined) return finish(control.leaving);
       if (turn === 'power-off') return finish('power-off');
       if (turn === 'crash') throw new MachineError('the guest reported a crash');
       if (turn === 'reset') {
@@ -77,7 +82,7 @@ export async function runMachine(
       } else if (turn.kind === 'idle') {
         machine.skip(await idle(turn.ticks, console.quit));
       } else if (turn.kind === 'paging') {
-        await untilChanged(control, console.quit);
+        await control.changed();
       } else {
         await nextMacrotask();
       }
@@ -85,14 +90,6 @@ export async function runMachine(
   } finally {
     await detach?.();
   }
-}
-
-/** Resolves when the machine may have something to do again. */
-async function untilChanged(control: RunControl, quit: AbortSignal): Promise<void> {
-  const wake = (): void => control.wake();
-  quit.addEventListener('abort', wake);
-  await control.changed();
-  quit.removeEventListener('abort', wake);
 }
 
 /** Longest sleep between looks at console input. */
@@ -119,11 +116,15 @@ function idle(ticks: number | undefined, quit: AbortSignal): Promise<number> {
 /** Gathers what the guest transmits, so that the console is not written byte by byte. */
 class OutputBuffer {
   readonly #write: (bytes: Uint8Array) => void;
+  readonly #isWithheld: () => boolean;
   readonly #bytes = new Uint8Array(4096);
   #length = 0;
+  /** Whole buffers that may not be written yet. */
+  #kept: Uint8Array[] = [];
 
-  constructor(write: (bytes: Uint8Array) => void) {
+  constructor(write: (bytes: Uint8Array) => void, isWithheld: () => boolean) {
     this.#write = write;
+    this.#isWithheld = isWithheld;
   }
 
   push(byte: number): void {
@@ -132,9 +133,11 @@ class OutputBuffer {
   }
 
   flush(): void {
-    if (this.#length === 0) return;
-    this.#write(this.#bytes.slice(0, this.#length));
+    if (this.#length > 0) this.#kept.push(this.#bytes.slice(0, this.#length));
     this.#length = 0;
+    if (this.#isWithheld()) return;
+    for (const bytes of this.#kept) this.#write(bytes);
+    this.#kept = [];
   }
 }
 

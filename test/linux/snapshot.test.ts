@@ -71,7 +71,7 @@ it.for([1, 2])(
       const saved = new Boot({ plan, mte: true, seed: 5 });
       saved.runTo(INIT_LINE);
       // Most of RAM is zero, and the rest compresses.
-      expect(saveSnapshot(saved.machine, path)).toBeLessThan(options.ramBytes / 8);
+      expect(await saveSnapshot(saved.machine, path)).toBeLessThan(options.ramBytes / 8);
       expect(saved.end()).toEqual(undisturbed);
 
       const file = openSnapshot(path);

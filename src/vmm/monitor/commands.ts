@@ -7,7 +7,6 @@ import { parseAddress } from '../migration/address.ts';
 import { MigrationError } from '../migration/migration-error.ts';
 import { TAG_POLICIES } from '../migration/tag-policies.ts';
 import { readCertificates, readPsk, type TlsCredentials } from '../migration/tls.ts';
-import { saveSnapshot } from '../snapshot/save.ts';
 import { SnapshotError } from '../snapshot/snapshot-error.ts';
 import type { MachineSession } from './machine-session.ts';
 import { migrationReport } from './migration-report.ts';
@@ -18,7 +17,9 @@ export type Answer = Readonly<Record<string, unknown>>;
 
 interface Command {
   readonly arguments: z.ZodType;
-  readonly run: (session: MachineSession, given: never) => Answer;
+  /** Whether all of the guest must be here, and known to be sound: waits for the latter. */
+  readonly needsGuest: boolean;
+  readonly run: (session: MachineSession, given: never) => Answer | Promise<Answer>;
 }
 
 const none = z.strictObject({});
@@ -31,6 +32,10 @@ const MigrateSchema = z.strictObject({
   'downtime-limit': z.number().min(0).max(600_000).default(300),
   /** Bytes a second. */
   'max-bandwidth': z.int().min(1).optional(),
+  /** Holds a guest back that writes faster than pre-copy sends. */
+  'auto-converge': z.boolean().default(false),
+  /** Rounds of pre-copy after which the rest of memory follows the guest. */
+  'postcopy-after': z.int().min(1).max(1_000_000).optional(),
   tags: z.enum(TAG_POLICIES).default('ioctl'),
   /** Pages that one KVM_ARM_MTE_COPY_TAGS copies at most. */
   'tag-pages': z.int().min(1).max(4096).optional(),
@@ -40,8 +45,14 @@ const MigrateSchema = z.strictObject({
 
 const command = <T extends z.ZodType>(
   schema: T,
-  run: (session: MachineSession, given: z.output<T>) => Answer,
-): Command => ({ arguments: schema, run });
+  run: (session: MachineSession, given: z.output<T>) => Answer | Promise<Answer>,
+): Command => ({ arguments: schema, needsGuest: false, run });
+
+/** A command about all of the guest. */
+const guestCommand: typeof command = (schema, run) => ({
+  ...command(schema, run),
+  needsGuest: true,
+});
 
 /** What a command answers that has nothing to tell. */
 const DONE: Answer = {};
@@ -53,7 +64,7 @@ const commands: Readonly<Record<string, Command>> = {
   })),
   'query-status': command(none, ({ control }) => ({
     status: control.state,
-    running: control.mayRun,
+    running: control.state === 'running',
   })),
   stop: command(none, ({ control }) => {
     control.paused = true;
@@ -70,41 +81,48 @@ const commands: Readonly<Record<string, Command>> = {
     control.leave('quit');
     return DONE;
   }),
-  system_reset: command(none, (session) => {
+  system_reset: guestCommand(none, (session) => {
     if (!session.machine.canBoot) {
       throw new MonitorError('GenericError', 'the machine has nothing to boot: it came without');
     }
-    requireWhole(session);
     session.machine.reset();
     session.control.reset();
     return DONE;
   }),
-  'snapshot-save': command(
+  'snapshot-save': guestCommand(
     z.strictObject({ file, compress: z.enum(['lz4', 'none']).optional() }),
-    (session, { file: path, compress }) => {
-      requireWhole(session);
+    async (session, { file: path, compress }) => {
+      requireNoMigration(session);
       const options = compress === undefined ? {} : { compress };
-      return { bytes: saveSnapshot(session.machine, path, options) };
+      return { bytes: await session.saveSnapshot(path, options) };
     },
   ),
-  migrate: command(MigrateSchema, (session, given) => {
-    requireWhole(session);
-    if (session.isMigrating) throw new MonitorError('GenericError', 'a migration goes on already');
+  migrate: guestCommand(MigrateSchema, (session, given) => {
+    requireNoMigration(session);
     const tls = credentialsOf(given);
     const pagesPerCall = given['tag-pages'];
     const bandwidthMax = given['max-bandwidth'];
+    const postCopyAfterRounds = given['postcopy-after'];
     session.migrate({
       to: parseAddress(given.uri),
       mode: given.mode,
       tags: { policy: given.tags, ...(pagesPerCall === undefined ? {} : { pagesPerCall }) },
       downtimeLimitMs: given['downtime-limit'],
+      autoConverge: given['auto-converge'],
       ...(tls === undefined ? {} : { tls }),
       ...(bandwidthMax === undefined ? {} : { bandwidthMax }),
+      ...(postCopyAfterRounds === undefined ? {} : { postCopyAfterRounds }),
     });
     return DONE;
   }),
   migrate_cancel: command(none, (session) => cancelMigration(session)),
   'migrate-cancel': command(none, (session) => cancelMigration(session)),
+  'migrate-start-postcopy': command(none, ({ outgoing }) => {
+    if (outgoing?.startPostCopy() !== true) {
+      throw new MonitorError('GenericError', 'no pre-copy goes on');
+    }
+    return DONE;
+  }),
   'migrate-recover': command(none, ({ outgoing }) => {
     if (outgoing?.phase.kind !== 'recovering') {
       throw new MonitorError('GenericError', 'no migration waits for its link');
@@ -115,22 +133,36 @@ const commands: Readonly<Record<string, Command>> = {
   'query-migrate': command(none, (session) => migrationReport(session)),
 };
 
-/** Runs a command; throws `MonitorError`. */
-export function runCommand(session: MachineSession, name: string, given: unknown): Answer {
+/** Runs a command; throws `MonitorError`, or rejects with it what takes its time. */
+export function runCommand(
+  session: MachineSession,
+  name: string,
+  given: unknown,
+): Answer | Promise<Answer> {
   const found = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (found === undefined) {
     throw new MonitorError('CommandNotFound', `The command ${name} has not been found`);
   }
   const parsed = found.arguments.safeParse(given ?? {});
   if (!parsed.success) throw new MonitorError('GenericError', argumentSentence(parsed.error));
-  try {
+  const run = (): Answer | Promise<Answer> => {
+    if (found.needsGuest) requireWhole(session);
     return found.run(session, parsed.data as never);
+  };
+  try {
+    const mustWait = found.needsGuest && session.control.isWithheld;
+    const answer = mustWait ? session.control.untilShown().then(run) : run();
+    return answer instanceof Promise ? answer.catch(failed) : answer;
   } catch (error) {
-    if (error instanceof MigrationError || error instanceof SnapshotError) {
-      throw new MonitorError('GenericError', error.message);
-    }
-    throw error;
+    return failed(error);
   }
+}
+
+function failed(error: unknown): never {
+  if (error instanceof MigrationError || error instanceof SnapshotError) {
+    throw new MonitorError('GenericError', error.message);
+  }
+  throw error;
 }
 
 function argumentSentence({ issues: [issue] }: z.ZodError): string {
@@ -139,8 +171,13 @@ function argumentSentence({ issues: [issue] }: z.ZodError): string {
   return where === '' ? `arguments: ${what}` : `argument ${where}: ${what}`;
 }
 
-function requireWhole({ isWhole }: MachineSession): void {
+function requireWhole({ isWhole, isSaving }: MachineSession): void {
   if (!isWhole) throw new MonitorError('GenericError', 'the guest is not all here');
+  if (isSaving) throw new MonitorError('GenericError', 'the guest is being saved');
+}
+
+function requireNoMigration({ isMigrating }: MachineSession): void {
+  if (isMigrating) throw new MonitorError('GenericError', 'a migration goes on already');
 }
 
 function cancelMigration({ outgoing, isMigrating }: MachineSession): Answer {

@@ -38,6 +38,10 @@ export class MonitorConnection {
   #length = 0;
   /** The rest of a line that was too long is passed over. */
   #tooLong = false;
+  /** Lines that are not answered yet, in turn; undefined: one that was too long. */
+  readonly #lines: (string | undefined)[] = [];
+  /** A command takes its time; the lines behind it wait. */
+  #isBusy = false;
 
   /** Greets the client. */
   constructor(options: ConnectionOptions) {
@@ -62,34 +66,53 @@ export class MonitorConnection {
 
   #endLine(): void {
     const text = new TextDecoder().decode(this.#line.subarray(0, this.#length));
-    const tooLong = this.#tooLong;
+    this.#lines.push(this.#tooLong ? undefined : text);
     this.#length = 0;
     this.#tooLong = false;
-    if (tooLong) this.#fail(generic(`a line of more than ${LINE_BYTES_MAX} bytes`));
-    else if (text.trim() !== '') this.#answer(text);
+    if (!this.#isBusy) void this.#answerAll();
   }
 
-  #answer(text: string): void {
+  /** Answers at once, up to a command that cannot. */
+  async #answerAll(): Promise<void> {
+    this.#isBusy = true;
+    while (this.#lines.length > 0) {
+      const text = this.#lines.shift();
+      if (text === undefined) this.#fail(generic(`a line of more than ${LINE_BYTES_MAX} bytes`));
+      else if (text.trim() !== '') {
+        const answered = this.#answer(text);
+        if (answered !== undefined) await answered;
+      }
+    }
+    this.#isBusy = false;
+  }
+
+  #answer(text: string): Promise<void> | undefined {
     let value: unknown;
     try {
       value = JSON.parse(text);
     } catch {
       this.#fail(generic('the line is not JSON'));
-      return;
+      return undefined;
     }
     const id = idOf(value);
     const request = RequestSchema.safeParse(value);
     if (!request.success) {
       this.#fail(generic('the line is no {"execute": NAME, "arguments": {…}}'), id);
-      return;
+      return undefined;
     }
     const { execute, arguments: given } = request.data;
-    try {
-      this.#reply(runCommand(this.#options.session, execute, given), id);
-    } catch (error) {
+    const failed = (error: unknown): void => {
       if (!(error instanceof MonitorError)) throw error;
       this.#fail(error, id);
+    };
+    try {
+      const answer = runCommand(this.#options.session, execute, given);
+      if (answer instanceof Promise) return answer.then((late) => this.#reply(late, id), failed);
+      this.#reply(answer, id);
+    } catch (error) {
+      failed(error);
     }
+    return undefined;
   }
 
   #reply(answer: Answer, id: unknown): void {

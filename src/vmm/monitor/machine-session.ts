@@ -10,6 +10,7 @@ import { MachinePort } from '../migration/machine-port.ts';
 import type { MigrationError } from '../migration/migration-error.ts';
 import { OutgoingMigration, type OutgoingOptions } from '../migration/outgoing.ts';
 import type { DestinationPhase, SourcePhase } from '../migration/progress.ts';
+import { type SaveOptions, saveSnapshot } from '../snapshot/save.ts';
 import type { RunControl, RunEvent } from './run-control.ts';
 
 export type SessionEvent =
@@ -37,6 +38,7 @@ export class MachineSession {
   readonly #stopListening: () => void;
   #outgoing: OutgoingMigration | undefined;
   #incoming: IncomingMigration | undefined;
+  #saving: Promise<number> | undefined;
 
   constructor({ machine, control, time, newId }: SessionOptions) {
     this.machine = machine;
@@ -61,6 +63,10 @@ export class MachineSession {
     const { state } = this.control;
     const arriving = this.#incoming !== undefined && this.#incoming.phase.kind !== 'completed';
     return !arriving && state !== 'postmigrate' && !this.#outgoingIsCommitted;
+  }
+
+  get isSaving(): boolean {
+    return this.#saving !== undefined;
   }
 
   get isMigrating(): boolean {
@@ -100,6 +106,21 @@ export class MachineSession {
     return migration;
   }
 
+  /**
+   * Saves the machine, which stands still meanwhile; otherwise as the function of that name.
+   * Preconditions: whole, and neither a save nor a migration goes on.
+   */
+  async saveSnapshot(path: string, options: SaveOptions = {}): Promise<number> {
+    this.control.hold('save-vm');
+    try {
+      this.#saving = saveSnapshot(this.machine, path, options);
+      return await this.#saving;
+    } finally {
+      this.#saving = undefined;
+      this.control.release('save-vm');
+    }
+  }
+
   /** Waits for a guest to come instead of running. Rejects with `MigrationError`. */
   async awaitGuest(options: IncomingOptions): Promise<IncomingMigration> {
     const incoming = await IncomingMigration.listen(options, {
@@ -120,6 +141,7 @@ export class MachineSession {
   async close(): Promise<void> {
     this.#incoming?.close();
     if (this.isMigrating) await this.#outgoing?.end();
+    await this.#saving?.catch(() => {});
     this.#stopListening();
   }
 

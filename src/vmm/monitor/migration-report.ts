@@ -39,6 +39,8 @@ export function migrationReport({ outgoing, incoming, machine }: MachineSession)
     'total-time': Math.round(statistics.totalMs),
     ...rounded('downtime', statistics.downtimeMs),
     ...rounded('expected-downtime', statistics.expectedDowntimeMs),
+    'downtime-limit': outgoing.downtimeLimitMs,
+    ...throttleOf(phase),
     ram: ramReport(statistics, machine.setup.plan.ramBytes),
     tags: tagReport(statistics),
   };
@@ -68,6 +70,12 @@ const tagReport = ({ tags, tagBytes }: MigrationStatistics) => ({
   pages: tags.pages,
   transferred: tagBytes,
 });
+
+/** As QMP has it: absent while the guest is not held back. */
+const throttleOf = (phase: SourcePhase) =>
+  phase.kind === 'pre-copy' && phase.throttlePercent > 0
+    ? { 'cpu-throttle-percentage': phase.throttlePercent }
+    : {};
 
 const rounded = (name: string, value: number | undefined) =>
   value === undefined ? {} : { [name]: Math.round(value) };

@@ -6,7 +6,7 @@ import { linkSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } fro
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
 import { testMachine } from '../../../test/support/machines.ts';
 import { MachineError } from '../machine-error.ts';
 import { processTime } from '../run-machine.ts';
@@ -130,21 +130,67 @@ describe('a connection', () => {
     expect(ask('{"execute": "migrate-cancel"}')).toEqual([{ return: {} }]);
   });
 
-  it('monitor: snapshot-save, a file and its size', () => {
+  /** What a client hears up to an answer to something that takes its time. */
+  const late = async (count: number): Promise<unknown[]> => {
+    await vi.waitFor(() => expect(lines.length).toBeGreaterThanOrEqual(count));
+    return lines.splice(0).map(({ timestamp: _, ...line }) => line);
+  };
+  const save = (file: string): string =>
+    JSON.stringify({ execute: 'snapshot-save', arguments: { file } });
+
+  it('monitor: snapshot-save, the guest stands still until there is a file', async () => {
     const file = join(folder, 'saved');
-    const given = JSON.stringify({ execute: 'snapshot-save', arguments: { file } });
-    expect(ask(given)).toEqual([{ return: { bytes: expect.any(Number) } }]);
-    expect(statSync(file).size).toBeGreaterThan(1000);
+    expect(ask(save(file))).toMatchObject([{ event: 'STOP' }]);
+    expect(session.control.state).toBe('save-vm');
+    expect(await late(2)).toEqual([
+      { event: 'RESUME' },
+      { return: { bytes: statSync(file).size } },
+    ]);
+    expect(session.control.state).toBe('running');
   });
 
-  it('monitor: snapshot-save where no file can be, the sentence', () => {
-    const given = JSON.stringify({
-      execute: 'snapshot-save',
-      arguments: { file: '/no/such/file' },
-    });
-    expect(ask(given)).toEqual([
+  it('monitor: snapshot-save where no file can be, the sentence', async () => {
+    expect(ask(save('/no/such/file'))).toMatchObject([{ event: 'STOP' }]);
+    expect(await late(2)).toEqual([
+      { event: 'RESUME' },
       { error: { class: 'GenericError', desc: expect.stringContaining('/no/such/file') } },
     ]);
+  });
+
+  it('monitor: lines behind a snapshot-save, answered in turn', async () => {
+    const text = `${save(join(folder, 'first'))}\n{"execute": "query-status"}\nno JSON`;
+    expect(ask(text)).toMatchObject([{ event: 'STOP' }]);
+    expect(await late(4)).toEqual([
+      { event: 'RESUME' },
+      { return: { bytes: expect.any(Number) } },
+      { return: { running: true, status: 'running' } },
+      { error: { class: 'GenericError', desc: 'the line is not JSON' } },
+    ]);
+  });
+
+  it.each([
+    ['snapshot-save', { file: 'f' }],
+    ['migrate', { uri: 'tcp:127.0.0.1:1' }],
+    ['system_reset', {}],
+  ])('monitor: %s while the guest is saved, refused', async (execute, given) => {
+    ask(save(join(folder, 'saved')));
+    const heard: unknown[] = [];
+    const send = (line: string): void => void heard.push(JSON.parse(line));
+    const other = new MonitorConnection({ session, send, seconds: () => 0, version: '1.2.3' });
+    heard.length = 0;
+    const line = JSON.stringify({ execute, arguments: given });
+    other.receive(new TextEncoder().encode(`${line}\n`));
+    other.close();
+    await late(2);
+    const desc = 'the guest is being saved';
+    expect(heard).toEqual([{ error: { class: 'GenericError', desc } }]);
+  });
+
+  it('monitor: snapshot-save before the guest is known to be sound, waits', async () => {
+    const show = session.control.withhold();
+    expect(ask(save(join(folder, 'saved')))).toEqual([]);
+    show();
+    expect(await late(3)).toMatchObject([{ event: 'STOP' }, { event: 'RESUME' }, { return: {} }]);
   });
 });
 

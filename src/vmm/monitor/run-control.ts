@@ -32,9 +32,11 @@ export class RunControl {
   readonly #holds = new Set<HoldReason>();
   readonly #listeners = new Set<(event: RunEvent) => void>();
   #paused = false;
+  #resting = false;
   #ended = false;
   #leaving: LeaveReason | undefined;
   #sharers = 0;
+  #withholders = 0;
   #wake: (() => void)[] = [];
 
   get state(): RunState {
@@ -43,8 +45,19 @@ export class RunControl {
     return hold ?? (this.#paused ? 'paused' : 'running');
   }
 
+  /** What the run loop asks. */
   get mayRun(): boolean {
-    return this.state === 'running';
+    return this.state === 'running' && !this.#resting;
+  }
+
+  /** Held back for a moment by a migration that does not keep up: no change of state. */
+  get resting(): boolean {
+    return this.#resting;
+  }
+
+  set resting(resting: boolean) {
+    this.#resting = resting;
+    this.wake();
   }
 
   /** What its user wants; a hold goes before it. */
@@ -91,6 +104,31 @@ export class RunControl {
     };
   }
 
+  /**
+   * Whether what the guest does is to stay inside: its output is kept, and its end waits. So a
+   * guest may run before all of it is known to be sound.
+   */
+  get isWithheld(): boolean {
+    return this.#withholders > 0;
+  }
+
+  /** Asks for that; returns what ends it. What is still kept when the run ends is dropped. */
+  withhold(): () => void {
+    this.#withholders++;
+    let over = false;
+    return () => {
+      if (over) return;
+      over = true;
+      this.#withholders--;
+      this.wake();
+    };
+  }
+
+  /** Resolves when that is over, or the run is. */
+  async untilShown(): Promise<void> {
+    while (this.isWithheld && this.leaving === undefined && !this.#ended) await this.changed();
+  }
+
   /** Tells `listener` of events from now on; returns what ends it. */
   listen(listener: (event: RunEvent) => void): () => void {
     this.#listeners.add(listener);
@@ -124,9 +162,9 @@ export class RunControl {
   }
 
   #change(change: () => void): void {
-    const before = this.mayRun;
+    const before = this.state === 'running';
     change();
-    const after = this.mayRun;
+    const after = this.state === 'running';
     if (before !== after) this.#tell({ kind: after ? 'resume' : 'stop' });
     this.wake();
   }

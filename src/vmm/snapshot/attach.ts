@@ -2,11 +2,14 @@
  * A run that goes on from a snapshot: what `runMachine` calls before its first slice. State at
  * once, RAM when it is touched, and what is not touched one chunk between two slices, until the
  * machine does not need the file any more.
+ *
+ * A file with one wrong byte is refused, and still the guest does not wait until all bytes have
+ * been read: it runs while they are checked, and what it says is kept back until they are. Where
+ * one is wrong the run ends, and nobody has seen anything of it.
  */
 import type { Machine } from '../machine.ts';
 import type { Attach } from '../machine-options.ts';
 import type { RunControl } from '../monitor/run-control.ts';
-import type { LazyRam } from './lazy-ram.ts';
 import { restoreSnapshot, restoreSnapshotLazily } from './restore.ts';
 import { SnapshotError } from './snapshot-error.ts';
 import type { SnapshotFile } from './snapshot-file.ts';
@@ -16,8 +19,8 @@ export const restoreModes = ['lazy', 'eager'] as const;
 export type RestoreMode = (typeof restoreModes)[number];
 
 /**
- * Takes part in a run of a machine of `file`'s shape (`machineOf`), and takes over the file. A
- * chunk that turns out to be corrupted ends the run with a `SnapshotError`.
+ * Takes part in a run of a machine of `file`'s shape (`machineOf`), and takes over the file. A file
+ * that turns out to be corrupted ends the run with a `SnapshotError`.
  */
 export function restoring(file: SnapshotFile, mode: RestoreMode): Attach {
   return async (machine, control) => {
@@ -35,24 +38,34 @@ function loadBeside(
   file: SnapshotFile,
 ): () => Promise<void> {
   const ram = restoreSnapshotLazily(machine, file);
-  let next = setImmediate(loadNext);
-  function loadNext(): void {
-    if (!isLoaded(ram)) next = setImmediate(loadNext);
-    else if (ram.failure !== undefined) control.leave('quit');
+  const release = control.withhold();
+  const share = control.share();
+  let isOver = false;
+  let failure: SnapshotError | undefined;
+  const loading = load().catch((error: unknown) => {
+    if (!(error instanceof SnapshotError)) throw error;
+    if (isOver) return;
+    failure = error;
+    control.leave('quit');
+  });
+
+  async function load(): Promise<void> {
+    try {
+      await file.verify();
+    } finally {
+      share();
+    }
+    release();
+    while (!isOver && ram.loadSome(1)) await nextMacrotask();
   }
+
   return async () => {
-    clearImmediate(next);
+    isOver = true;
     file.close();
-    if (ram.failure !== undefined) throw ram.failure;
+    await loading;
+    failure ??= ram.failure;
+    if (failure !== undefined) throw failure;
   };
 }
 
-/** Loads one chunk; true when there is no more to load, or no more that can be. */
-function isLoaded(ram: LazyRam): boolean {
-  try {
-    return !ram.loadSome(1);
-  } catch (error) {
-    if (error instanceof SnapshotError && ram.failure !== undefined) return true;
-    throw error;
-  }
-}
+const nextMacrotask = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

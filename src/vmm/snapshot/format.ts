@@ -176,5 +176,6 @@ export function decodeIndex(
 
 /** A chunk is compressed only where that makes it shorter. */
 const lengthsFit = ({ compression, storedBytes, rawBytes }: ChunkEntry): boolean =>
+  rawBytes > 0 &&
   rawBytes <= RAW_BYTES_MAX &&
   (compression === 'none' ? storedBytes === rawBytes : storedBytes > 0 && storedBytes < rawBytes);

@@ -33,20 +33,25 @@ export interface SaveProgress {
 }
 
 /**
- * Writes `machine` to `path`; returns the size of the file in bytes. Throws `SnapshotError`
- * 'file-unwritable' or 'refused', and then nothing has changed at `path`.
+ * Writes `machine` to `path`; resolves to the size of the file in bytes. Rejects with
+ * `SnapshotError` 'file-unwritable' or 'refused', and then nothing has changed at `path`.
+ * Precondition: until then nobody runs or changes the machine (`MachineSession.saveSnapshot`).
  */
-export function saveSnapshot(machine: Machine, path: string, options: SaveOptions = {}): number {
+export async function saveSnapshot(
+  machine: Machine,
+  path: string,
+  options: SaveOptions = {},
+): Promise<number> {
   const state = encodeState(captureState(machine));
   const ram = new RamReader(machine);
   let file: AtomicFile | undefined;
   try {
-    file = new AtomicFile(path, String(process.pid));
-    write(file, state, ram, options);
-    file.commit();
+    file = await AtomicFile.open(path, String(process.pid));
+    await write(file, state, ram, options);
+    await file.commit();
     return file.length;
   } catch (error) {
-    file?.discard();
+    await file?.discard();
     if (!isFileSystemError(error)) throw error;
     throw new SnapshotError('file-unwritable', `${path}: cannot be written (${error.code})`);
   } finally {
@@ -55,30 +60,29 @@ export function saveSnapshot(machine: Machine, path: string, options: SaveOption
 }
 
 /** The header comes last, so that a file that is not finished is none. */
-function write(file: AtomicFile, state: Uint8Array, ram: RamReader, options: SaveOptions): void {
-  const { compress = 'lz4', onProgress } = options;
-  file.append(new Uint8Array(HEADER_BYTES));
-  file.append(state);
+async function write(
+  file: AtomicFile,
+  state: Uint8Array,
+  ram: RamReader,
+  { compress = 'lz4', onProgress }: SaveOptions,
+): Promise<void> {
+  await file.append(new Uint8Array(HEADER_BYTES));
+  await file.append(state);
   const entries: ChunkEntry[] = [];
   const buffer = packBuffer();
   for (let chunk = 0; chunk < ram.chunkCount; chunk++) {
     const raw = ram.read(chunk);
     if (raw !== undefined) {
       const { compression, bytes } = pack(raw, compress, buffer);
-      entries.push({
-        chunk,
-        compression,
-        storedBytes: bytes.length,
-        rawBytes: raw.length,
-        crc: crc32(bytes),
-      });
-      file.append(bytes);
+      const sizes = { storedBytes: bytes.length, rawBytes: raw.length };
+      entries.push({ chunk, compression, ...sizes, crc: crc32(bytes) });
+      await file.append(bytes);
     }
     onProgress?.({ chunksDone: chunk + 1, chunkCount: ram.chunkCount, fileBytes: file.length });
   }
   const index = encodeIndex(entries);
   const indexOffset = file.length;
-  file.append(index);
+  await file.append(index);
   const header = encodeHeader({
     fileBytes: file.length,
     stateBytes: state.length,
@@ -87,7 +91,7 @@ function write(file: AtomicFile, state: Uint8Array, ram: RamReader, options: Sav
     indexBytes: index.length,
     indexCrc: crc32(index),
   });
-  file.overwrite(header, 0);
+  await file.overwrite(header, 0);
 }
 
 const isFileSystemError = (error: unknown): error is Error & { code: string } =>

@@ -1,11 +1,12 @@
 /**
  * A snapshot as a file that is open: header, state and index are read and checked when it is
- * opened, chunks of RAM when they are asked for. Called by `restore.ts`, `lazy-ram.ts` and
- * `info.ts`.
+ * opened, chunks of RAM when they are asked for, or all of them (`verify`). Called by `restore.ts`,
+ * `lazy-ram.ts` and `info.ts`.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync, read as readWithCallback } from 'node:fs';
+import { promisify } from 'node:util';
 import { crc32 } from 'node:zlib';
-import { hex } from '../../base/index.ts';
+import { hex, MIB } from '../../base/index.ts';
 import { RAM_BASE } from '../board.ts';
 import { decodeState } from '../state/codec.ts';
 import type { MachineState } from '../state/machine-state.ts';
@@ -14,6 +15,12 @@ import { unpack } from './compression.ts';
 import { decodeHeader, decodeIndex, HEADER_BYTES, type PlacedChunk } from './format.ts';
 import { type GuestPage, PACKED_TAG_BYTES, type PageSource } from './page-source.ts';
 import { SnapshotError, withState } from './snapshot-error.ts';
+
+/** Of the file, checked in one go. */
+const WINDOW_BYTES = 8 * MIB;
+const NO_BYTES = Promise.resolve(new Uint8Array(0));
+
+const read = promisify(readWithCallback);
 
 const NOTHING: GuestPage = { data: undefined, packedTags: undefined };
 
@@ -104,11 +111,34 @@ export class SnapshotFile implements PageSource {
   }
 
   /**
-   * Checks every byte that `openSnapshot` has not: the checksums of all chunks. Throws as `chunk`.
+   * Checks every byte that `openSnapshot` has not: the checksums of all chunks. Reads ahead, and
+   * gives up the thread while it waits. Rejects as `chunk` throws.
    */
-  verify(): void {
-    this.#loaded = undefined;
-    for (const placed of this.chunks) this.#storedBytes(placed);
+  async verify(): Promise<void> {
+    const [first] = this.chunks;
+    if (first === undefined) return;
+    let index = 0;
+    let crc = 0;
+    let done = 0;
+    for await (const bytes of this.#reader.stream(first.offset, this.#chunksEnd)) {
+      for (let at = 0; at < bytes.length; ) {
+        const placed = this.chunks[index]!;
+        const piece = bytes.subarray(at, at + placed.storedBytes - done);
+        crc = crc32(piece, crc);
+        done += piece.length;
+        at += piece.length;
+        if (done < placed.storedBytes) continue;
+        if (crc !== placed.crc) throw this.#wrongChecksum(placed);
+        index++;
+        crc = 0;
+        done = 0;
+      }
+    }
+  }
+
+  get #chunksEnd(): number {
+    const last = this.chunks.at(-1);
+    return last === undefined ? 0 : last.offset + last.storedBytes;
   }
 
   close(): void {
@@ -118,8 +148,12 @@ export class SnapshotFile implements PageSource {
   #storedBytes(placed: PlacedChunk): Uint8Array {
     const bytes = this.#stored.subarray(0, placed.storedBytes);
     this.#reader.readInto(bytes, placed.offset);
-    if (crc32(bytes) !== placed.crc) throw this.#corrupted(placed, 'has a wrong checksum');
+    if (crc32(bytes) !== placed.crc) throw this.#wrongChecksum(placed);
     return bytes;
+  }
+
+  #wrongChecksum(placed: PlacedChunk): SnapshotError {
+    return this.#corrupted(placed, 'has a wrong checksum');
   }
 
   #corrupted({ chunk, offset, storedBytes }: PlacedChunk, what: string): SnapshotError {
@@ -134,6 +168,9 @@ class Reader {
   readonly path: string;
   readonly fileBytes: number;
   #descriptor: number;
+  /** Reads that another thread is at: only then may the descriptor go. */
+  #readCount = 0;
+  #isClosed = false;
 
   constructor(path: string) {
     this.path = path;
@@ -152,13 +189,47 @@ class Reader {
       const count = this.#attempt(() =>
         readSync(this.#descriptor, bytes, done, bytes.length - done, position + done),
       );
-      if (count === 0) {
-        throw new SnapshotError(
-          'cut',
-          `${this.path}: cut while it is read, at byte ${position + done}`,
-        );
-      }
+      if (count === 0) throw this.#cut(position + done);
       done += count;
+    }
+  }
+
+  /**
+   * The bytes from `position` to `end` in pieces, each good until the next one; one is read while
+   * another is looked at.
+   */
+  async *stream(position: number, end: number): AsyncGenerator<Uint8Array> {
+    const buffers = [new Uint8Array(WINDOW_BYTES), new Uint8Array(WINDOW_BYTES)] as const;
+    const begin = (buffer: Uint8Array, from: number): Promise<Uint8Array> => {
+      const read = from < end ? this.#readSome(buffer.subarray(0, end - from), from) : NO_BYTES;
+      // Told to whoever waits for it, if anybody still does.
+      read.catch(() => {});
+      return read;
+    };
+    let [current, other] = buffers;
+    let next = begin(current, position);
+    for (let at = position; at < end; ) {
+      const bytes = await next;
+      at += bytes.length;
+      [current, other] = [other, current];
+      next = begin(current, at);
+      yield bytes;
+    }
+  }
+
+  /** As many of the bytes at `position` as come at once. */
+  async #readSome(buffer: Uint8Array, position: number): Promise<Uint8Array> {
+    if (this.#isClosed) throw this.#unreadable('EBADF');
+    this.#readCount++;
+    try {
+      const { bytesRead } = await read(this.#descriptor, buffer, 0, buffer.length, position);
+      if (bytesRead === 0) throw this.#cut(position);
+      return buffer.subarray(0, bytesRead);
+    } catch (error) {
+      throw error instanceof SnapshotError ? error : this.#unreadable(codeOf(error));
+    } finally {
+      this.#readCount--;
+      if (this.#isClosed) this.#closeDescriptor();
     }
   }
 
@@ -171,7 +242,13 @@ class Reader {
   }
 
   close(): void {
-    if (this.#descriptor >= 0) closeSync(this.#descriptor);
+    this.#isClosed = true;
+    this.#closeDescriptor();
+  }
+
+  #closeDescriptor(): void {
+    if (this.#readCount > 0 || this.#descriptor < 0) return;
+    closeSync(this.#descriptor);
     this.#descriptor = -1;
   }
 
@@ -179,9 +256,20 @@ class Reader {
     try {
       return call();
     } catch (error) {
-      const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
+      const code = codeOf(error);
       if (code === 'ENOENT') throw new SnapshotError('file-missing', `${this.path}: no such file`);
-      throw new SnapshotError('file-unreadable', `${this.path}: cannot be read (${code})`);
+      throw this.#unreadable(code);
     }
   }
+
+  #cut(position: number): SnapshotError {
+    return new SnapshotError('cut', `${this.path}: cut while it is read, at byte ${position}`);
+  }
+
+  #unreadable(code: string): SnapshotError {
+    return new SnapshotError('file-unreadable', `${this.path}: cannot be read (${code})`);
+  }
 }
+
+const codeOf = (error: unknown): string =>
+  error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';

@@ -47,6 +47,16 @@ function thrownBy(work: () => unknown): SnapshotError | undefined {
   return undefined;
 }
 
+/** What a promise is rejected with. */
+const rejection = (work: Promise<unknown>): Promise<SnapshotError | undefined> =>
+  work.then(
+    () => undefined,
+    (error) =>
+      thrownBy(() => {
+        throw error;
+      }),
+  );
+
 /** A machine as the snapshot says, nothing loaded. */
 function machineFor(path: string): TestMachine {
   const file = openSnapshot(path);
@@ -61,10 +71,10 @@ function restored(path: string): TestMachine {
 }
 
 /** Everything that a restore looks at. */
-function checkWhole(path: string): void {
+async function checkWhole(path: string): Promise<void> {
   const file = openSnapshot(path);
   try {
-    file.verify();
+    await file.verify();
   } finally {
     file.close();
   }
@@ -75,25 +85,25 @@ let undisturbedHash = '';
 let undisturbedCount = 0n;
 let savedHash = '';
 
-beforeAll(() => {
+beforeAll(async () => {
   const undisturbed = testMachine();
   runToEnd(undisturbed.machine);
   undisturbedHash = hashMachine(undisturbed.machine);
   undisturbedCount = instructionsOf(undisturbed.machine);
   const source = testMachine();
   runSlices(source.machine, 17);
-  saveSnapshot(source.machine, good);
+  await saveSnapshot(source.machine, good);
   savedHash = hashMachine(source.machine);
 });
 
 describe('snapshot: save and restore', () => {
   it.each(['lz4', 'none'] as const)(
     'restoreSnapshot: compress %s, the undisturbed end',
-    (compress) => {
+    async (compress) => {
       const source = testMachine();
       runSlices(source.machine, 23);
       const path = fileNamed(compress);
-      const sizeBytes = saveSnapshot(source.machine, path, { compress });
+      const sizeBytes = await saveSnapshot(source.machine, path, { compress });
       expect(readFileSync(path).length).toBe(sizeBytes);
       const target = restored(path);
       expect(hashMachine(target.machine)).toBe(hashMachine(source.machine));
@@ -117,13 +127,13 @@ describe('snapshot: save and restore', () => {
     expect(ram.loadSome(all)).toBe(false);
   });
 
-  it('loadSome: everything loaded, the file is closed and missing pages are zero again', () => {
+  it('loadSome: everything loaded, the file is closed and missing pages are zero again', async () => {
     const target = machineFor(good);
     const file = openSnapshot(good);
     const ram = restoreSnapshotLazily(target.machine, file);
     while (ram.loadSome(1));
     expect(ram.missingCount).toBe(0);
-    expect(thrownBy(() => file.verify())?.code).toBe('file-unreadable');
+    expect((await rejection(file.verify()))?.code).toBe('file-unreadable');
     expect(hashMachine(target.machine)).toBe(savedHash);
     runToEnd(target.machine);
     expect(hashMachine(target.machine)).toBe(undisturbedHash);
@@ -144,27 +154,27 @@ describe('snapshot: save and restore', () => {
     },
   );
 
-  it('saveSnapshot: of a machine in a memfd, the same file', () => {
+  it('saveSnapshot: of a machine in a memfd, the same file', async () => {
     const source = testMachine({ backing: 'memfd' });
     runSlices(source.machine, 17);
-    saveSnapshot(source.machine, fileNamed('memfd'));
+    await saveSnapshot(source.machine, fileNamed('memfd'));
     expect(readFileSync(fileNamed('memfd'))).toEqual(readFileSync(good));
   });
 
-  it('saveSnapshot: of a restored machine, the same bytes, loaded at once or on touch', () => {
+  it('saveSnapshot: of a restored machine, the same bytes, loaded at once or on touch', async () => {
     const first = readFileSync(good);
-    saveSnapshot(restored(good).machine, fileNamed('again'));
+    await saveSnapshot(restored(good).machine, fileNamed('again'));
     expect(readFileSync(fileNamed('again'))).toEqual(first);
     const lazy = machineFor(good);
     restoreSnapshotLazily(lazy.machine, openSnapshot(good));
-    saveSnapshot(lazy.machine, fileNamed('again'));
+    await saveSnapshot(lazy.machine, fileNamed('again'));
     expect(readFileSync(fileNamed('again'))).toEqual(first);
   });
 
-  it('saveSnapshot: without MTE, no tags', () => {
+  it('saveSnapshot: without MTE, no tags', async () => {
     const source = testMachine({ mte: false });
     const path = fileNamed('no-mte');
-    saveSnapshot(source.machine, path);
+    await saveSnapshot(source.machine, path);
     const file = openSnapshot(path);
     expect(snapshotInfo(file).pages.tagged).toBe(0);
     const target = testMachine(machineOf(file));
@@ -172,11 +182,11 @@ describe('snapshot: save and restore', () => {
     expect(hashMachine(target.machine)).toBe(hashMachine(source.machine));
   });
 
-  it('saveSnapshot: pages of zeros and pages never touched cost nothing', () => {
+  it('saveSnapshot: pages of zeros and pages never touched cost nothing', async () => {
     const source = testMachine();
-    const before = saveSnapshot(source.machine, fileNamed('zeros'));
+    const before = await saveSnapshot(source.machine, fileNamed('zeros'));
     source.machine.memory.write(ipa(RAM_BASE + 6 * 1024 * 1024), new Uint8Array(PAGE_SIZE * 100));
-    expect(saveSnapshot(source.machine, fileNamed('zeros'))).toBe(before);
+    expect(await saveSnapshot(source.machine, fileNamed('zeros'))).toBe(before);
   });
 
   it('page: each page of a file, as it is in the machine', () => {
@@ -200,19 +210,20 @@ describe('snapshot: save and restore', () => {
 });
 
 describe('snapshot: a file that is not right', () => {
-  it('openSnapshot, verify: any byte changed, refused', () => {
+  it('openSnapshot, verify: any byte changed, refused', async () => {
     const bytes = readFileSync(good);
     const path = fileNamed('changed');
-    const refuses = (at: number, difference: number): void => {
+    const refuses = async (at: number, difference: number): Promise<void> => {
       const changed = Buffer.from(bytes);
       changed[at] = changed[at]! ^ difference;
       writeFileSync(path, changed);
-      const error = thrownBy(() => checkWhole(path));
+      const error = await rejection(checkWhole(path));
       expect(error?.message).toMatch(/^\S+changed: /);
       expect(error?.code).not.toBe('file-unreadable');
     };
-    for (let at = 0; at < 64; at++) refuses(at, 1);
-    fc.assert(fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), refuses), {
+    for (let at = 0; at < 64; at++) await refuses(at, 1);
+    const difference = fc.integer({ min: 1, max: 255 });
+    await fc.assert(fc.asyncProperty(fc.nat(bytes.length - 1), difference, refuses), {
       numRuns: 300,
     });
   });
@@ -264,12 +275,12 @@ describe('snapshot: a file that is not right', () => {
 
   it.each(['anonymous', 'memfd'] as const)(
     'restoreSnapshot: a corrupted chunk behind good ones, nothing is loaded into %s memory',
-    (backing) => {
+    async (backing) => {
       const path = fileNamed('bad-chunk');
       const source = testMachine();
       runSlices(source.machine, 5);
       source.machine.memory.write(ipa(RAM_BASE + 6 * 1024 * 1024), Uint8Array.of(1));
-      saveSnapshot(source.machine, path);
+      await saveSnapshot(source.machine, path);
       const bytes = readFileSync(path);
       const file = openSnapshot(path);
       expect(file.chunks.length).toBeGreaterThan(1);
@@ -322,30 +333,30 @@ describe('snapshot: a file that is not right', () => {
 });
 
 describe('snapshot: a file that cannot be written', () => {
-  it('saveSnapshot: no such directory, refused', () => {
+  it('saveSnapshot: no such directory, refused', async () => {
     const { machine } = testMachine();
-    const error = thrownBy(() => saveSnapshot(machine, join(directory, 'nowhere', 'file')));
+    const error = await rejection(saveSnapshot(machine, join(directory, 'nowhere', 'file')));
     expect(error?.code).toBe('file-unwritable');
     expect(error?.message).toContain('ENOENT');
   });
 
-  it('saveSnapshot: fails in the middle, the old file stays and nothing is left over', () => {
+  it('saveSnapshot: fails in the middle, the old file stays and nothing is left over', async () => {
     const path = fileNamed('kept');
     writeFileSync(path, 'what was there before');
     const { machine } = testMachine();
     const onProgress = (): never => {
       throw new SnapshotError('refused', 'the test says so');
     };
-    expect(thrownBy(() => saveSnapshot(machine, path, { onProgress }))?.code).toBe('refused');
+    expect((await rejection(saveSnapshot(machine, path, { onProgress })))?.code).toBe('refused');
     expect(readFileSync(path, 'utf8')).toBe('what was there before');
     expect(readdirSync(directory).filter((name) => name.includes('partial'))).toEqual([]);
   });
 
-  it('saveSnapshot: over a snapshot, replaced whole', () => {
+  it('saveSnapshot: over a snapshot, replaced whole', async () => {
     const path = fileNamed('replaced');
     writeFileSync(path, readFileSync(good));
     const source = testMachine();
-    saveSnapshot(source.machine, path);
+    await saveSnapshot(source.machine, path);
     expect(hashMachine(restored(path).machine)).toBe(hashMachine(source.machine));
   });
 });
