@@ -16,6 +16,7 @@ import {
   TLB_ENTRIES,
   TLB_ENTRY_SHIFT,
   TLB_FLAGS,
+  TLB_MASK,
   TLB_READ_TAG,
   TLB_WRITE_TAG,
 } from './tlb.ts';
@@ -88,7 +89,7 @@ function emitProbe(
   code.tee(entry).memory(Op.i64Load, options.kind === 'read' ? TLB_READ_TAG : TLB_WRITE_TAG);
   code.get(va);
   if (options.bytes > 1) code.i64(BigInt(options.bytes - 1)).op(Op.i64Add);
-  code.loadAt(Op.i64Load, S.VA_MASK).op(Op.i64And).op(Op.i64Ne).op(Op.brIf).u32(0);
+  code.get(entry).memory(Op.i64Load, TLB_MASK).op(Op.i64And).op(Op.i64Ne).op(Op.brIf).u32(0);
   code.get(va).op(Op.i32WrapI64).get(entry).memory(Op.i32Load, TLB_DELTA).op(Op.i32Add);
   code.set(address);
 }

@@ -35,10 +35,6 @@ export const RECORD_BASE = 0x130;
 /** i32: why `enter` returned, a `Leave`. */
 export const LEAVE = 0x134;
 export const PAGE_VA = 0x138;
-/**
- * i64: which VA bits a TLB tag holds (bits 11:0 never; bits 63:56 unless both halves ignore them).
- */
-export const VA_MASK = 0x140;
 /** i32 linear addresses of the TLBs in use. */
 export const TLB = 0x148;
 export const TLB_EL0 = 0x14c;

@@ -4,19 +4,19 @@
  * A data TLB is direct-mapped by VA bits above 12, one for each translation regime a vCPU can run
  * in (`TlbMode`). An entry (32 bytes):
  *
- *   +0   i64 readTag    VA of the page, masked with the state's vaMask; -1 = no read from here
- *   +8   i64 writeTag   the same for writes
+ *   +0   i64 readTag    VA of the page under `mask`; -1 = no read from here
+ *   +8   i64 writeTag   the same for writes; valid only where readTag is
  *   +16  i32 delta      linear address = low 32 bits of VA + delta (wraps)
- *   +20  i32 flags      ENTRY_*
- *   +24  i32 page       linear address of the page, to find the entries of a page
- *   +28  i32 global     1 = survives a change of ASID
+ *   +20  i32 flags      ENTRY_*, and the size class of the mapping at ENTRY_SIZE_SHIFT
+ *   +24  i64 mask       VA bits that count: not 11:0; not 63:56 where the half has TBI
  *
  * Fetch TLB entry (16 bytes): i64 VA of the page or -1; i32 linear address of its record page;
  * i32 global.
  *
  * Invariant: an entry exists only for RAM that is Normal Write-Back and permits the access;
  * anything else always takes the slow path. An entry with a write tag never names a page that holds
- * code.
+ * code. A mask, that of an empty entry too, has bits 11:0 clear, so that nothing matches a tag of
+ * -1.
  */
 
 export const TLB_ENTRIES = 1024;
@@ -41,8 +41,7 @@ export const TLB_READ_TAG = 0;
 export const TLB_WRITE_TAG = 8;
 export const TLB_DELTA = 16;
 export const TLB_FLAGS = 20;
-export const TLB_PAGE = 24;
-export const TLB_GLOBAL = 28;
+export const TLB_MASK = 24;
 export const FETCH_RECORDS = 8;
 export const FETCH_GLOBAL = 12;
 
@@ -50,3 +49,6 @@ export const FETCH_GLOBAL = 12;
 export const ENTRY_CHECKED = 1;
 /** Memory is Tagged: tag loads and stores reach its tags. */
 export const ENTRY_TAGGED = 2;
+/** The entry survives a change of ASID. */
+export const ENTRY_GLOBAL = 4;
+export const ENTRY_SIZE_SHIFT = 8;

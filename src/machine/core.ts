@@ -81,9 +81,6 @@ const DAIF_F = 1;
 
 const FSC_EXTERNAL_ABORT = encodeFsc(FaultType.externalAbort);
 
-const MASK_TBI = 0x00fffffffffff000n;
-const MASK_FULL = 0xfffffffffffff000n;
-
 export class Core implements EngineHooks {
   readonly memory: PhysicalMemory;
   /** i32 view of linear memory; the running context's state is at index 0. */
@@ -467,9 +464,9 @@ export class Core implements EngineHooks {
     this.memory.u16[S.MSR_TABLE / 2 + SP_EL0_KEY] = spEl0;
   }
 
-  /** A stage 1 control changed (or a context was loaded): the MMU and the VA mask follow. */
+  /** A stage 1 control changed (or a context was loaded): the MMU follows. */
   translationChanged(): void {
-    const { u64, s } = this;
+    const { u64 } = this;
     this.context.mmu.setStage1({
       sctlr: u64[SCTLR / 2]!,
       tcr: u64[TCR / 2]!,
@@ -477,8 +474,6 @@ export class Core implements EngineHooks {
       ttbr1: u64[slotIndex('TTBR1_EL1') / 2]!,
       mair: u64[slotIndex('MAIR_EL1') / 2]!,
     });
-    const tbi = (s[TCR + 1]! & 0x60) === 0x60;
-    u64[S.VA_MASK / 8] = tbi ? MASK_TBI : MASK_FULL;
   }
 }
 

@@ -72,6 +72,7 @@ export class SlowAccesses {
     page: 0,
     read: false,
     write: false,
+    ignoreTop: false,
     flags: 0,
     global: false,
     pageBytes: PAGE_SIZE,
@@ -183,6 +184,7 @@ export class SlowAccesses {
     fill.page = linear - (linear % PAGE_SIZE);
     fill.read = out.mayRead;
     fill.write = out.mayRead && out.mayWrite && memory.codePages[memory.ramPage(linear)] === 0;
+    fill.ignoreTop = tbi;
     fill.flags = taggable ? ENTRY_TAGGED | (tbi ? ENTRY_CHECKED : 0) : 0;
     fill.global = out.global;
     fill.pageBytes = out.pageBytes;

@@ -5,6 +5,8 @@
 import { PAGE_SIZE } from '../base/index.ts';
 import * as S from '../engine/state.ts';
 import {
+  ENTRY_GLOBAL,
+  ENTRY_SIZE_SHIFT,
   FETCH_GLOBAL,
   FETCH_RECORDS,
   FETCH_TLB_BYTES,
@@ -18,9 +20,8 @@ import {
   TLB_ENTRY_BYTES,
   TLB_ENTRY_SHIFT,
   TLB_FLAGS,
-  TLB_GLOBAL,
+  TLB_MASK,
   TLB_MODE_COUNT,
-  TLB_PAGE,
   TLB_READ_TAG,
   TLB_WRITE_TAG,
 } from '../engine/tlb.ts';
@@ -37,6 +38,9 @@ export interface TlbFill {
   page: number;
   read: boolean;
   write: boolean;
+  /** TBI: bits 63:56 of the VA do not count. */
+  ignoreTop: boolean;
+  /** ENTRY_CHECKED and ENTRY_TAGGED. */
   flags: number;
   global: boolean;
   /** Bytes of the mapping; more than a page makes invalidation by VA search for its pages. */
@@ -44,6 +48,8 @@ export interface TlbFill {
 }
 
 const DATA_WORDS = (TLB_MODE_COUNT * TLB_BYTES) / 4;
+/** Bits 55:32 of a VA, as its high half. */
+const HIGH_MASK = 0x00ffffff;
 
 export class SoftwareTlbs {
   readonly #i32: Int32Array;
@@ -56,10 +62,20 @@ export class SoftwareTlbs {
     const { tlbBase, vcpuMax } = memory.layout;
     // The layout reserves one region more than vCPUs.
     this.empty = tlbBase + vcpuMax * TLB_BYTES_PER_VCPU;
-    this.#i32.fill(-1, tlbBase / 4, (this.empty + TLB_BYTES_PER_VCPU) / 4);
+    const first = this.empty / 4;
+    this.#i32.fill(-1, first, first + TLB_BYTES_PER_VCPU / 4);
+    for (let at = first; at < first + DATA_WORDS; at += TLB_ENTRY_BYTES / 4) {
+      this.#i32[at + TLB_MASK / 4] = -PAGE_SIZE;
+    }
   }
 
-  /** A context that will run; its TLBs begin empty. */
+  /** Empties words of a context's TLBs, given by their offset. */
+  #empty(context: CpuContext, offset: number, count: number): void {
+    const from = this.empty / 4 + offset;
+    this.#i32.copyWithin(context.tlbBase / 4 + offset, from, from + count);
+  }
+
+  /** A context that will run, before it first does: its TLBs begin empty. */
   register(context: CpuContext): void {
     this.#contexts.push(context);
     this.flush(context);
@@ -80,15 +96,17 @@ export class SoftwareTlbs {
     const index = (fill.vaLow >>> 12) & (TLB_ENTRIES - 1);
     const at = (fill.tlb + (index << TLB_ENTRY_SHIFT)) / 4;
     const tagLow = fill.vaLow & -PAGE_SIZE;
-    const tagHigh = fill.vaHigh & this.#i32[S.VA_MASK / 4 + 1]!;
+    const maskHigh = fill.ignoreTop ? HIGH_MASK : -1;
+    const tagHigh = fill.vaHigh & maskHigh;
     t[at + TLB_READ_TAG / 4] = fill.read ? tagLow : -1;
     t[at + TLB_READ_TAG / 4 + 1] = fill.read ? tagHigh : -1;
     t[at + TLB_WRITE_TAG / 4] = fill.write ? tagLow : -1;
     t[at + TLB_WRITE_TAG / 4 + 1] = fill.write ? tagHigh : -1;
     t[at + TLB_DELTA / 4] = (fill.page - tagLow) | 0;
-    t[at + TLB_FLAGS / 4] = fill.flags | (sizeClass(fill.pageBytes) << 8);
-    t[at + TLB_PAGE / 4] = fill.page | 0;
-    t[at + TLB_GLOBAL / 4] = fill.global ? 1 : 0;
+    const size = sizeClass(fill.pageBytes) << ENTRY_SIZE_SHIFT;
+    t[at + TLB_FLAGS / 4] = fill.flags | (fill.global ? ENTRY_GLOBAL : 0) | size;
+    t[at + TLB_MASK / 4] = -PAGE_SIZE;
+    t[at + TLB_MASK / 4 + 1] = maskHigh;
     if (!fill.global) context.hasNonGlobal = true;
     if (fill.pageBytes > PAGE_SIZE) context.large |= halfOf(fill.vaHigh);
   }
@@ -114,8 +132,7 @@ export class SoftwareTlbs {
 
   /** Empties every TLB of a context. */
   flush(context: CpuContext): void {
-    const first = context.tlbBase / 4;
-    this.#i32.fill(-1, first, first + TLB_BYTES_PER_VCPU / 4);
+    this.#empty(context, 0, TLB_BYTES_PER_VCPU / 4);
     context.hasNonGlobal = false;
     context.large = 0;
   }
@@ -127,12 +144,12 @@ export class SoftwareTlbs {
     const t = this.#i32;
     const first = context.tlbBase / 4;
     // EL0's entries are hardly ever global; EL1's mostly are.
-    t.fill(-1, first, first + TLB_BYTES / 4);
+    this.#empty(context, 0, TLB_BYTES / 4);
     for (let at = first + TLB_BYTES / 4; at < first + DATA_WORDS; at += TLB_ENTRY_BYTES / 4) {
-      if (t[at + TLB_GLOBAL / 4] === 0) dropEntry(t, at);
+      if ((t[at + TLB_FLAGS / 4]! & ENTRY_GLOBAL) === 0) dropEntry(t, at);
     }
     const fetch = first + FETCH_TLB_OFFSET / 4;
-    t.fill(-1, fetch, fetch + FETCH_TLB_BYTES / 4);
+    this.#empty(context, FETCH_TLB_OFFSET / 4, FETCH_TLB_BYTES / 4);
     for (let i = 0; i < FETCH_TLB_ENTRIES; i++) {
       const at = fetch + FETCH_TLB_BYTES / 4 + i * 4;
       if ((t[at + FETCH_GLOBAL / 4]! & 1) === 0) dropFetch(t, at);
@@ -163,12 +180,9 @@ export class SoftwareTlbs {
     const t = this.#i32;
     const first = context.tlbBase / 4;
     for (let at = first; at < first + DATA_WORDS; at += TLB_ENTRY_BYTES / 4) {
-      if (t[at + TLB_FLAGS / 4] === -1) continue;
-      const delta = t[at + TLB_PAGE / 4]! - t[at + TLB_DELTA / 4]!;
-      const high = t[at + 1] === -1 && t[at] === -1 ? t[at + 3]! : t[at + 1]!;
-      if (covers(high, delta | 0, t[at + TLB_FLAGS / 4]! >> 8, vaHigh, vaLow)) {
-        dropEntry(t, at);
-      }
+      if (t[at] === -1) continue;
+      const class_ = t[at + TLB_FLAGS / 4]! >> ENTRY_SIZE_SHIFT;
+      if (covers(t[at + 1]!, t[at]!, class_, vaHigh, vaLow)) dropEntry(t, at);
     }
     const fetch = first + FETCH_TLB_OFFSET / 4;
     for (let at = fetch; at < fetch + FETCH_TLB_BYTES / 2; at += 4) {
@@ -184,7 +198,7 @@ export class SoftwareTlbs {
     for (const context of this.#contexts) {
       const first = context.tlbBase / 4;
       for (let at = first; at < first + DATA_WORDS; at += TLB_ENTRY_BYTES / 4) {
-        if (t[at + TLB_PAGE / 4] !== page) continue;
+        if (((t[at]! + t[at + TLB_DELTA / 4]!) | 0) !== page) continue;
         t[at + TLB_WRITE_TAG / 4] = -1;
         t[at + TLB_WRITE_TAG / 4 + 1] = -1;
       }
@@ -229,7 +243,6 @@ function sizeClass(pageBytes: number): number {
 const halfOf = (high: number): number => ((high & (1 << 23)) !== 0 ? 2 : 1);
 
 const CLASS_MASK = [-4096, -0x200000, -0x40000000, 0];
-const HIGH_MASK = 0x00ffffff;
 
 /** Whether a mapping of a size class around `high:low` holds the VA (bits 55 and below count). */
 function covers(high: number, low: number, class_: number, vaHigh: number, vaLow: number): boolean {

@@ -59,6 +59,7 @@ export class GoldenMachine {
       index: 0,
       hypervisor: { readRegister: () => undefined, writeRegister: () => 'undefined' },
     });
+    this.#core.tlbs.register(this.#context);
     const memory = this.#memory;
     memory.writeBytes(pa(RAM_PA), tables());
     for (let at = 0; at < PAGE; at += 4) {
