@@ -105,3 +105,9 @@ print_hex:
 `;
   }
 }
+
+/** Source that makes x0 the allocation tag at the address in `register`, as a number. */
+export const allocationTag = (register: string): string => `
+  mov x0, #0
+  ldg x0, [${register}]
+  ubfx x0, x0, #56, #4`;

@@ -10,9 +10,10 @@
  * Printing changes x0 to x8, an expected exception and `withTag` x9 and x10.
  */
 import { assembleProgram, type Program } from '../../arm/a64/program.ts';
+import { dataAbortEsr, encodeFsc, FaultType, unknownEsr } from '../../arm/syndrome.ts';
 import { GUEST_FAILURE, GUEST_SUCCESS } from '../demo-initramfs.ts';
 import { bareMetalSource } from './bare-metal.ts';
-import { GuestChecks } from './checks.ts';
+import { allocationTag, GuestChecks } from './checks.ts';
 
 const checks = new GuestChecks('embedded: ');
 const expectEqual = (line: string): string => checks.expectEqual(line);
@@ -33,12 +34,6 @@ const syndrome = `
   ldr x0, [x28, #syndrome]
   str xzr, [x28, #expected]`;
 
-/** x0: the allocation tag at the address in `register`, as a number. */
-const allocationTag = (register: string): string => `
-  mov x0, #0
-  ldg x0, [${register}]
-  ubfx x0, x0, #56, #4`;
-
 /** SCTLR_EL1.TCF: what a tag check fault of EL1 does. */
 const setTagChecks = (mode: 'off' | 'sync' | 'async' | 'asymmetric'): string => `
   mrs x9, sctlr_el1
@@ -53,11 +48,13 @@ const tagFaultStatus = `
   isb
   mrs x0, tfsr_el1`;
 
+const TAG_CHECK = encodeFsc(FaultType.tagCheck);
+
 const constants = `
-// Data abort from EL1, synchronous tag check fault; WnR is bit 6
-.equ tag_fault_read, 0x96000011
-.equ tag_fault_write, 0x96000051
-.equ undefined_instruction, 0x02000000
+// Syndromes: synchronous tag check faults from EL1, and an UNDEFINED instruction
+.equ tag_fault_read, ${dataAbortEsr({ fsc: TAG_CHECK }, false)}
+.equ tag_fault_write, ${dataAbortEsr({ fsc: TAG_CHECK, wnr: true }, false)}
+.equ undefined_instruction, ${unknownEsr()}
 
 // What the exception handler is told and what it saw.
 .equ expected, 0

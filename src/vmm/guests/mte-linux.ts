@@ -9,9 +9,8 @@
  * Register use: x28 the state that the signal handler fills (it finds x28 as the program left it),
  * x27 the tagged mapping, x26 a tagged pointer into it, x19 and x20 loop counters.
  */
-import { assembleProgram } from '../../arm/a64/program.ts';
-import { writeElf } from '../../arm/elf-writer.ts';
-import { GuestChecks } from './checks.ts';
+import { allocationTag, GuestChecks } from './checks.ts';
+import { buildLinuxProgram, setTagChecks, stepOver } from './linux-program.ts';
 
 const checks = new GuestChecks('mte-test: ');
 const expectEqual = (line: string): string => checks.expectEqual(line);
@@ -19,44 +18,12 @@ const expectEqual = (line: string): string => checks.expectEqual(line);
 /** Forgets the last signal. */
 const forgetSignal = 'stp xzr, xzr, [x28, #signals]';
 
-/** prctl(PR_SET_TAGGED_ADDR_CTRL): tag check mode and all tags but 0 for IRG. */
-const setTagChecks = (mode: 'sync' | 'async'): string => `
-  mov x0, #55
-  ldr x1, =1 | ${mode === 'sync' ? '1 << 1' : '1 << 2'} | 0xfffe << 3
-  mov x2, #0
-  mov x3, #0
-  mov x4, #0
-  mov x8, #sys_prctl
-  svc #0
-  mov x1, #0`;
-
-/** x0: the allocation tag at the address in `register`, as a number. */
-const allocationTag = (register: string): string => `
-  mov x0, #0
-  ldg x0, [${register}]
-  ubfx x0, x0, #56, #4`;
-
 const program = `
-.equ sys_write, 64
-.equ sys_exit, 93
-.equ sys_rt_sigaction, 134
-.equ sys_rt_sigreturn, 139
-.equ sys_prctl, 167
 .equ sys_getpid, 172
-.equ sys_mmap, 222
-
 .equ at_hwcap2, 26
 .equ hwcap2_mte_bit, 18
-.equ prot_read_write, 3
-.equ prot_mte, 0x20
-.equ map_private_anonymous, 0x22
-.equ sigsegv, 11
 .equ segv_mteaerr, 8
-.equ segv_mteserr, 9
-.equ sa_siginfo_restorer, 4 | 0x04000000
-.equ siginfo_code, 8
 .equ siginfo_addr, 16
-.equ ucontext_pc, 440
 
 .equ page, 4096
 .equ pages, 4
@@ -84,12 +51,15 @@ _start:
   mov x28, sp
   ${forgetSignal}
   bl install_handler
+  mov x1, #0
   ${expectEqual('rt_sigaction for SIGSEGV')}
   ${setTagChecks('sync')}
+  mov x1, #0
   ${expectEqual('prctl: synchronous tag checks')}
 
   mov x1, #pages * page
   mov x2, #prot_read_write | prot_mte
+  mov x3, #map_private_anonymous
   bl map
   mov x27, x0
   tst x0, #page - 1
@@ -208,6 +178,7 @@ _start:
   // Without PROT_MTE memory has no tags: any pointer will do.
   mov x1, #page
   mov x2, #prot_read_write
+  mov x3, #map_private_anonymous
   bl map
   mov x2, #5
   bfi x0, x2, #56, #4
@@ -217,6 +188,7 @@ _start:
   ${expectEqual('without PROT_MTE: no check')}
 
   ${setTagChecks('async')}
+  mov x1, #0
   ${expectEqual('prctl: asynchronous tag checks')}
   ${forgetSignal}
   mov x2, #5
@@ -249,37 +221,7 @@ no_mte:
   b exit
 failed:
   mov x0, #1
-exit:
-  mov x8, #sys_exit
-  svc #0
-
-// x0: mapping of x1 bytes with protection x2
-map:
-  mov x0, #0
-  mov x3, #map_private_anonymous
-  mov x4, #-1
-  mov x5, #0
-  mov x8, #sys_mmap
-  svc #0
-  ret
-
-// x0: result, x1: 0. The structure: handler, flags, restorer, mask.
-install_handler:
-  sub sp, sp, #32
-  adr x1, handler
-  ldr x2, =sa_siginfo_restorer
-  stp x1, x2, [sp]
-  adr x1, restorer
-  stp x1, xzr, [sp, #16]
-  mov x0, #sigsegv
-  mov x1, sp
-  mov x2, #0
-  mov x3, #8
-  mov x8, #sys_rt_sigaction
-  svc #0
-  add sp, sp, #32
-  mov x1, #0
-  ret
+  b exit
 
 // x1: siginfo, x2: ucontext. Steps over the instruction unless the fault came after it.
 handler:
@@ -291,30 +233,9 @@ handler:
   str x9, [x28, #address]
   cmp x10, #segv_mteaerr
   b.eq 1f
-  ldr x9, [x2, #ucontext_pc]
-  add x9, x9, #4
-  str x9, [x2, #ucontext_pc]
+  ${stepOver}
 1: ret
-restorer:
-  mov x8, #sys_rt_sigreturn
-  svc #0
-
-// x1, x2: bytes and their number
-put:
-  mov x0, #1
-  mov x8, #sys_write
-  svc #0
-  ret
 `;
 
-/** The program's assembly source. */
-export const mteLinuxSource = program + checks.source();
-
-/** Where it is linked: behind the headers of the file, which then are the start of the page. */
-const BASE = 0x40_0100n;
-
 /** The program as a static ELF executable. */
-export function buildMteLinux(): Uint8Array {
-  const { bytes, symbols } = assembleProgram(mteLinuxSource, { base: BASE });
-  return writeElf(symbols.get('_start')!, [{ address: BASE, bytes, access: 'rx' }]);
-}
+export const buildMteLinux = (): Uint8Array => buildLinuxProgram(program, checks.source());
