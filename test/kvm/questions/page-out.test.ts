@@ -1,8 +1,10 @@
 /**
- * A guest's pages leave memory and come back: with their tags, or what each policy makes of them.
+ * Question 3: where are tags saved on page-out? A guest's pages leave memory and come back with
+ * their tags, or what each `swapTags` makes of them; fork, merging, MADV_DONTNEED, truncation and
+ * saving the process whole.
  */
 import { describe, expect, it } from 'vitest';
-import { hva, ipa, PAGE_SIZE, Prng } from '../../src/base/index.ts';
+import { hva, ipa, PAGE_SIZE, Prng } from '../../../src/base/index.ts';
 import {
   isRefusal,
   linux,
@@ -10,16 +12,15 @@ import {
   MapFlag,
   MemorySwapDevice,
   mergePass,
-  Prot,
   restoreProcess,
   SimulatedSwapDevice,
   type SwapDevice,
   type SwapTags,
   saveProcess,
   smallPages,
-} from '../../src/host/index.ts';
-import * as uapi from '../../src/kvm/uapi.ts';
-import { createVm } from '../../src/kvm/vm.ts';
+} from '../../../src/host/index.ts';
+import * as uapi from '../../../src/kvm/uapi.ts';
+import { createVm } from '../../../src/kvm/vm.ts';
 import {
   accept,
   answerText,
@@ -27,14 +28,9 @@ import {
   GuestVm,
   type GuestVmOptions,
   reported,
-} from '../support/guest-vm.ts';
-import { TestGuest } from '../support/test-guest.ts';
-
-const ldg = (at: number): string => `ldr x0, =${at}\n ldg x0, [x0]\n lsr x0, x0, #56`;
-const stg = (at: number, tag: number): string =>
-  `ldr x1, =${at}\n ldr x2, =${BigInt(tag) << 56n}\n orr x2, x2, x1\n stg x2, [x1]\n
-   mov x3, #${tag}\n strb w3, [x1]\n mov x0, xzr`;
-const MTE = { prot: Prot.read | Prot.write | Prot.mte };
+} from '../../support/guest-vm.ts';
+import { TestGuest } from '../../support/test-guest.ts';
+import { ldg, MTE, stgAndByte } from './guest.ts';
 
 function guestWithSwap(
   options: GuestVmOptions = {},
@@ -49,7 +45,7 @@ describe('page-out of guest memory', () => {
   it('stage 2 loses the page; data and tags come back at the guest’s next access', () => {
     const guest = guestWithSwap();
     const at = guest.addSlot();
-    guest.value(stg(DATA + 0x1000, 6));
+    guest.value(stgAndByte(DATA + 0x1000, 6));
     const faults = guest.vcpus[0]!.statistics.stage2FaultCount;
     accept(guest.process.madvise(at, 16 * PAGE_SIZE, Madvise.pageOut));
     expect(guest.process.pageState(hva(at + 0x1000))).toBe('swapped');
@@ -62,7 +58,7 @@ describe('page-out of guest memory', () => {
     const guest = guestWithSwap();
     const at = guest.addSlot();
     const buffer = guest.map({});
-    guest.value(stg(DATA, 3));
+    guest.value(stgAndByte(DATA, 3));
     accept(guest.process.madvise(at, PAGE_SIZE, Madvise.pageOut));
     const flags = uapi.KVM_ARM_TAGS_FROM_GUEST;
     expect(guest.vm.copyTags({ guestIpa: DATA, length: PAGE_SIZE, addr: buffer, flags })).toBe(
@@ -78,10 +74,12 @@ describe('page-out of guest memory', () => {
     });
     const guest = guestWithSwap({ vcpuCount: 2 }, device);
     const at = guest.addSlot();
-    guest.value(stg(DATA, 5));
+    guest.value(stgAndByte(DATA, 5));
     accept(guest.process.madvise(at, PAGE_SIZE, Madvise.pageOut));
     const waiting = guest.begin(ldg(DATA));
     expect(waiting.run()).toEqual({ kind: 'blocked' });
+    // Nobody sees the page before its tags are back.
+    expect(guest.process.pageState(at)).toBe('swapped');
     expect(waiting.runnable).toBe(false);
     expect(guest.value('mov x0, #1', 1)).toBe(1n);
     device.advance(1000);
@@ -122,22 +120,44 @@ describe('page-out of guest memory', () => {
 });
 
 describe('swapTags: a guest’s tags after a page-out', () => {
-  /** The tag the guest reads, by the VMM's mapping. */
-  function tagAfter(swapTags: SwapTags, mapping: object): bigint {
+  /** The tag the guest reads, by the VMM's mapping, and table writes that looked for saved tags. */
+  function afterPageOut(swapTags: SwapTags, mapping: object): { tag: bigint; looks: number } {
     const guest = guestWithSwap({ hostPolicy: { ...linux, swapTags } });
     const at = guest.addSlot(mapping);
-    guest.value(stg(DATA, 9));
+    guest.value(stgAndByte(DATA, 9));
     accept(guest.process.madvise(at, PAGE_SIZE, Madvise.pageOut));
-    return guest.value(ldg(DATA));
+    guest.host.statistics.tagLookCount = 0;
+    const tag = guest.value(ldg(DATA));
+    return { tag, looks: guest.host.statistics.tagLookCount };
   }
+  type After = ReturnType<typeof afterPageOut>;
 
-  it.each<[SwapTags, { plain: bigint; protMte: bigint }]>([
-    ['restore-at-swap-in', { plain: 9n, protMte: 9n }],
-    ['restore-when-mapped', { plain: 9n, protMte: 9n }],
-    ['restore-through-prot-mte-only', { plain: 0n, protMte: 9n }],
-    ['drop', { plain: 0n, protMte: 0n }],
+  it.each<[SwapTags, { plain: After; protMte: After }]>([
+    ['restore-at-swap-in', { plain: { tag: 9n, looks: 0 }, protMte: { tag: 9n, looks: 0 } }],
+    ['restore-when-mapped', { plain: { tag: 9n, looks: 1 }, protMte: { tag: 9n, looks: 1 } }],
+    [
+      'restore-through-prot-mte-only',
+      { plain: { tag: 0n, looks: 0 }, protMte: { tag: 9n, looks: 1 } },
+    ],
+    ['drop', { plain: { tag: 0n, looks: 0 }, protMte: { tag: 0n, looks: 0 } }],
   ])('%s', (swapTags, expected) => {
-    expect({ plain: tagAfter(swapTags, {}), protMte: tagAfter(swapTags, MTE) }).toEqual(expected);
+    expect({ plain: afterPageOut(swapTags, {}), protMte: afterPageOut(swapTags, MTE) }).toEqual(
+      expected,
+    );
+  });
+
+  it.each<[SwapTags, number]>([
+    ['restore-at-swap-in', 0],
+    ['restore-when-mapped', 16],
+    ['restore-through-prot-mte-only', 0],
+  ])('%s: every write of a table entry, tags or none, looks %i times', (swapTags, looks) => {
+    const guest = guestWithSwap({ hostPolicy: { ...smallPages, swapTags } });
+    const at = guest.addSlot();
+    guest.host.statistics.tagLookCount = 0;
+    for (let page = 0; page < 16; page++) {
+      accept(guest.process.memory.writeU8(hva(at + page * PAGE_SIZE), 1));
+    }
+    expect(guest.host.statistics.tagLookCount).toBe(looks);
   });
 });
 
@@ -172,16 +192,33 @@ describe('what the VMM does with guest memory, and the guest’s tag 9 of a page
   ])('%s', (_, shared, change, expected) => {
     const guest = guestWithSwap();
     const at = guest.addSlot(shared ? file(guest) : {});
-    guest.value(stg(DATA, 9));
+    guest.value(stgAndByte(DATA, 9));
     expect(change(guest, at)).toBe(0);
     expect(guest.value(ldg(DATA))).toBe(expected);
+  });
+
+  it('fork, and a store of the guest: copied on write with its tags, the child keeps its own', () => {
+    const guest = guestWithSwap();
+    const at = guest.addSlot();
+    guest.value(stgAndByte(DATA, 9));
+    const child = guest.process.fork();
+    if (isRefusal(child)) throw new Error('the process forks');
+    const frame = (process: typeof child): unknown => process.faultIn(at, { write: false });
+    expect(frame(guest.process)).toMatchObject({ pa: (frame(child) as { pa: number }).pa });
+    guest.value(`ldr x1, =${DATA}\n mov x2, #1\n strb w2, [x1]`);
+    expect(guest.value(ldg(DATA))).toBe(9n);
+    guest.value(stgAndByte(DATA, 3));
+    accept(child.mprotect(at, PAGE_SIZE, MTE.prot));
+    expect([child.memory.readU8(at), child.memory.loadTag(at)]).toEqual([9, 9]);
+    child.destroy();
+    guest.host.frames.check();
   });
 
   it('the file cut and grown again: the tags are gone', () => {
     const guest = guestWithSwap();
     const request = file(guest);
     guest.addSlot(request);
-    guest.value(stg(DATA, 9));
+    guest.value(stgAndByte(DATA, 9));
     request.file.truncate(0);
     expect(answerText(guest.run(ldg(DATA)))).toBe('EFAULT');
     request.file.truncate(16 * PAGE_SIZE);
@@ -191,8 +228,8 @@ describe('what the VMM does with guest memory, and the guest’s tag 9 of a page
   it('the process saved whole and put back under a new VM: all tags and data are there', () => {
     const guest = guestWithSwap();
     const at = guest.addSlot();
-    guest.value(stg(DATA, 9));
-    guest.value(stg(DATA + 0x3000, 4));
+    guest.value(stgAndByte(DATA, 9));
+    guest.value(stgAndByte(DATA + 0x3000, 4));
     accept(guest.process.madvise(at, PAGE_SIZE, Madvise.pageOut));
     const image = saveProcess(guest.process);
     if (isRefusal(image)) throw new Error('the process is saved');
