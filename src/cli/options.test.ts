@@ -102,7 +102,10 @@ describe('parseCommandLine', () => {
     ['', 'no command given'],
     ['frob', "unknown command 'frob'"],
     ['run', 'run: --kernel FILE, --incoming ADDRESS or --restore FILE is needed'],
-    ['run --kernel k --restore r', '--restore goes neither with --kernel nor with --incoming'],
+    ['run --restore r --incoming tcp:127.0.0.1:1', '--restore and --incoming exclude each other'],
+    ['run --restore r --initrd i', 'run: --initrd goes only with --kernel'],
+    ['run --restore r --append quiet', 'run: --append goes only with --kernel'],
+    ['run --incoming tcp:127.0.0.1:1 --dtb-dump d', 'run: --dtb-dump goes only with --kernel'],
     ['run --incoming here', '--incoming here: not an address like tcp:127.0.0.1:4444'],
     ['run --incoming tcp:h:70000', '--incoming tcp:h:70000: not an address'],
     ['run --kernel k --tls-psk a --tls-certificates b', 'exclude each other'],
@@ -155,6 +158,8 @@ describe('parseCommandLine', () => {
       mode: 'precopy',
       downtimeLimitMs: 300,
       bandwidthMax: undefined,
+      autoConverge: false,
+      postCopyAfter: undefined,
       tags: 'ioctl',
       tagPages: undefined,
       tlsPsk: undefined,
@@ -163,7 +168,7 @@ describe('parseCommandLine', () => {
     expect(parse('migrate s tcp:h:1')).toEqual({ kind: 'migrate', options: defaults });
     const all =
       '--mode postcopy --downtime-limit 2s --max-bandwidth 100M --tags dirty-log --tag-pages 1 ' +
-      '--tls-certificates c';
+      '--auto-converge --postcopy-after 5 --tls-certificates c';
     expect(parse(`migrate s tcp:h:1 ${all}`)).toEqual({
       kind: 'migrate',
       options: {
@@ -171,6 +176,8 @@ describe('parseCommandLine', () => {
         mode: 'postcopy',
         downtimeLimitMs: 2000,
         bandwidthMax: 100 * MIB,
+        autoConverge: true,
+        postCopyAfter: 5,
         tags: 'dirty-log',
         tagPages: 1,
         tlsCertificates: 'c',

@@ -121,18 +121,29 @@ const RunSchema = z
     if (sentence !== undefined) context.addIssue(sentence);
   });
 
+/** What means nothing without a kernel. */
+const bootFiles = { initrd: '--initrd', append: '--append', dtbDump: '--dtb-dump' } as const;
+
 /** What cannot be asked for together. */
 function contradiction(
   given: {
-    readonly [K in 'kernel' | 'restore' | 'tlsPsk' | 'tlsCertificates']?: string | undefined;
+    readonly [K in keyof typeof bootFiles | 'kernel' | 'restore' | 'tlsPsk' | 'tlsCertificates']?:
+      | string
+      | undefined;
   } & { readonly incoming?: TcpAddress | undefined },
 ): string | undefined {
   const { kernel, incoming, restore, tlsPsk, tlsCertificates } = given;
   if (kernel === undefined && incoming === undefined && restore === undefined) {
     return 'run: --kernel FILE, --incoming ADDRESS or --restore FILE is needed';
   }
-  if (restore !== undefined && (kernel !== undefined || incoming !== undefined)) {
-    return 'run: --restore goes neither with --kernel nor with --incoming';
+  if (restore !== undefined && incoming !== undefined) {
+    return 'run: --restore and --incoming exclude each other';
+  }
+  for (const [name, option] of Object.entries(bootFiles)) {
+    const value = given[name as keyof typeof bootFiles];
+    if (kernel === undefined && value !== undefined && value !== '') {
+      return `run: ${option} goes only with --kernel`;
+    }
   }
   if (tlsPsk !== undefined && tlsCertificates !== undefined) {
     return '--tls-psk and --tls-certificates exclude each other';
@@ -155,7 +166,10 @@ export function parseCommandLine(args: readonly string[], version: string): CliC
   tlsOptions(
     guestOptions(program.command('run').description('boot a kernel, or go on with a guest')),
   )
-    .option('--kernel <file>', 'boot it: an Image (raw, gzip or EFI zboot) or an ELF')
+    .option(
+      '--kernel <file>',
+      'boot it, now or at a reset: an Image (raw, gzip, EFI zboot) or an ELF',
+    )
     .option('--initrd <file>', 'initial RAM disk')
     .option('--append <string>', 'kernel command line', '')
     .option('--on-reset <action>', 'when the guest resets: reboot or exit', 'reboot')

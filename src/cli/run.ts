@@ -1,6 +1,7 @@
 /**
  * `granule run`: plans the boot, dumps the device tree where asked, runs, sums up. Or waits for a
- * guest, or goes on from a snapshot, which decides what the machine is.
+ * guest, or goes on from a snapshot, which decides what the machine is; what boots is for resets
+ * then.
  */
 import { writeFileSync } from 'node:fs';
 import { type BootPlan, planBoot } from '../vmm/boot.ts';
@@ -26,15 +27,21 @@ export async function runCommand(
 ): Promise<number> {
   const { monitor, incoming, restore } = options;
   const snapshot = restore === undefined ? undefined : await snapshotAt(restore);
-  const shape = snapshot?.shape ?? { plan: planFor(options) };
+  const shape = snapshot === undefined ? options : { ...snapshot.shape, ...snapshot.shape.plan };
   const attached = monitor !== undefined || incoming !== undefined || snapshot !== undefined;
   const attach = attached ? await attaching(options, version, snapshot?.file) : undefined;
-  const run = { ...options, ...shape, backing: options.memory };
+  const run = {
+    ...options,
+    ...shape,
+    plan: planFor({ ...options, ...shape }),
+    blank: incoming !== undefined || snapshot !== undefined,
+    backing: options.memory,
+  };
   const ended = await runOnConsole(run, services, host, { ...(attach && { attach }) });
   return ended.signalNumber === undefined ? 0 : 128 + ended.signalNumber;
 }
 
-/** What boots, and is rebooted; only the board where a guest comes and nothing is to boot. */
+/** What boots, and is rebooted; only the board where a guest comes and nothing is to reboot. */
 function planFor(options: RunOptions): MachineOptions['plan'] {
   const { kernel, initrd, append, ramBytes, cpuCount, seed } = options;
   if (kernel === undefined) return { ramBytes, cpuCount };
@@ -99,7 +106,7 @@ export interface Listening {
 export async function runOnConsole(
   run: GuestOptions &
     Pick<RunOptions, 'onReset'> &
-    Pick<MachineOptions, 'plan' | 'backing' | 'policy'>,
+    Pick<MachineOptions, 'plan' | 'blank' | 'backing' | 'policy'>,
   services: Services,
   host: ConsoleHost,
   { onOutput = () => {}, attach }: Listening = {},
@@ -107,7 +114,7 @@ export async function runOnConsole(
   const runMachine = await services.machine();
   const console = new ProcessConsole(host);
   try {
-    const { plan, mte, seed, realtime, onReset, trace, backing, policy } = run;
+    const { plan, blank, mte, seed, realtime, onReset, trace, backing, policy } = run;
     const outcome = await runMachine(
       {
         plan,
@@ -118,6 +125,7 @@ export async function runOnConsole(
         trace,
         paced: host.stdin.isTTY === true,
         onTrace: (line) => console.say(line),
+        ...(blank === undefined ? {} : { blank }),
         ...(backing === undefined ? {} : { backing }),
         ...(policy === undefined ? {} : { policy }),
         ...(attach === undefined ? {} : { attach: attach(console) }),

@@ -33,6 +33,8 @@ export interface MachineOptions {
    * for a machine whose state `attach` brings.
    */
   readonly plan: BootPlan | Board;
+  /** Its state is brought by `attach` all the same: the plan is for resets. */
+  readonly blank?: boolean;
   /** Anonymous memory where absent. */
   readonly backing?: GuestMemoryBacking;
   /** Which KVM the machine has; that of Linux 6.12 where absent. */

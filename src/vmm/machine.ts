@@ -73,6 +73,8 @@ export type Board = Pick<BootPlan, 'ramBytes' | 'cpuCount'>;
 export interface MachineSetup {
   /** What to boot; or only the board, for a machine whose state comes from elsewhere (state/). */
   readonly plan: BootPlan | Board;
+  /** State and memory come from elsewhere all the same: the plan is for resets. */
+  readonly blank?: boolean;
   readonly mte: boolean;
   readonly seed: number;
   /** Follow the wall clock; otherwise time is counted in instructions. */
@@ -143,7 +145,8 @@ export class Machine {
       return seconds === undefined ? undefined : seconds * COUNTER_FREQUENCY_HZ;
     });
     this.scheduler.isPaging = () => this.process.awaited.size > 0;
-    this.#boot();
+    this.#initVcpus();
+    if (!this.isBlank) this.#boot();
   }
 
   #createVm(): KvmVm {
@@ -247,15 +250,24 @@ export class Machine {
     return isBootPlan(this.setup.plan);
   }
 
-  /** KVM_ARM_VCPU_INIT of every vCPU, memory from the plan, registers of the boot CPU. */
-  #boot(): void {
-    const { plan } = this.setup;
+  /** Whether it was made for a state from elsewhere: its RAM has not been touched. */
+  get isBlank(): boolean {
+    return this.setup.blank === true || !this.canBoot;
+  }
+
+  /** KVM_ARM_VCPU_INIT of every vCPU. */
+  #initVcpus(): void {
     this.vcpus.forEach((vcpu, index) => {
       const off = index > 0 ? 1 << KVM_ARM_VCPU_POWER_OFF : 0;
       const features = [(1 << KVM_ARM_VCPU_PSCI_0_2) | off];
       accept('KVM_ARM_VCPU_INIT', vcpu.init({ ...this.vm.preferredTarget(), features }));
     });
-    if (!isBootPlan(plan)) return;
+  }
+
+  /** Memory from the plan, registers of the boot CPU. */
+  #boot(): void {
+    const { plan } = this.setup;
+    assert(isBootPlan(plan), 'there is something to boot');
     loadPlan(plan, this.memory);
     const [first] = this.vcpus;
     assert(first !== undefined, 'a machine has a CPU');
@@ -271,9 +283,9 @@ export class Machine {
    * Precondition: `canBoot`.
    */
   reset(): void {
-    assert(this.canBoot, 'a machine resets to its boot plan');
     this.uart.reset();
     this.rtc.reset();
+    this.#initVcpus();
     this.#boot();
   }
 

@@ -36,6 +36,7 @@ export async function runMachine(
   const output = new OutputBuffer(console.write, () => control.isWithheld);
   const machine = new Machine({
     plan: options.plan,
+    blank: options.blank ?? false,
     mte: options.mte,
     seed: options.seed,
     realtime: options.realtime,

@@ -78,6 +78,6 @@ export function restoreSnapshotLazily(machine: Machine, file: SnapshotFile): Laz
 }
 
 function prepare(machine: Machine, file: SnapshotFile): void {
-  assert(!machine.canBoot, 'a machine that goes on has not booted');
+  assert(machine.isBlank, 'a machine that goes on has not booted');
   withState(file.path, () => checkSameMachine(describeMachine(machine), file.state));
 }

@@ -20,6 +20,7 @@ import {
   runSlices,
   runToEnd,
   SMALL_RAM_BYTES,
+  smpGuestPlan,
   type TestMachine,
   testMachine,
 } from '../../../test/support/machines.ts';
@@ -151,6 +152,22 @@ describe('snapshot: save and restore', () => {
         runToEnd(machine);
         expect(hashMachine(machine)).toBe(undisturbedHash);
       }
+    },
+  );
+
+  it.each([restoreSnapshot, restoreSnapshotLazily])(
+    '%o: into a machine that can boot, goes on; and after a reset boots',
+    (restore) => {
+      const file = openSnapshot(good);
+      const setup = { ...machineOf(file), plan: smpGuestPlan(), blank: true };
+      const { machine, output } = testMachine(setup);
+      restore(machine, file);
+      expect(hashMachine(machine)).toBe(savedHash);
+      runToEnd(machine);
+      expect(hashMachine(machine)).toBe(undisturbedHash);
+      machine.reset();
+      runToEnd(machine);
+      expect(output().match(/smp: done/g)).toHaveLength(2);
     },
   );
 
