@@ -21,6 +21,9 @@ export interface MigrateOptions {
   readonly downtimeLimitMs: number;
   /** Bytes a second. */
   readonly bandwidthMax: number | undefined;
+  readonly autoConverge: boolean;
+  /** Rounds of pre-copy. */
+  readonly postCopyAfter: number | undefined;
   readonly tags: TagPolicy;
   readonly tagPages: number | undefined;
   readonly tlsPsk: string | undefined;
@@ -31,6 +34,8 @@ const MigrateSchema = z.object({
   mode: oneOf('--mode', ['precopy', 'postcopy']),
   downtimeLimit: duration('--downtime-limit'),
   maxBandwidth: size('--max-bandwidth', 1).optional(),
+  autoConverge: z.boolean().default(false),
+  postcopyAfter: wholeNumber('--postcopy-after', 1, 1_000_000).optional(),
   tags: oneOf('--tags', TAG_POLICIES),
   tagPages: wholeNumber('--tag-pages', 1, 4096).optional(),
   tlsPsk: path('--tls-psk').optional(),
@@ -83,6 +88,8 @@ export function controlCommands(
     .option('--mode <mode>', 'precopy, or postcopy: the guest first, then its memory', 'precopy')
     .option('--downtime-limit <time>', 'longest standstill at the end of pre-copy', '300ms')
     .option('--max-bandwidth <bytes>', 'bytes a second while the guest runs: 100M')
+    .option('--auto-converge', 'hold a guest back that writes faster than it is sent')
+    .option('--postcopy-after <rounds>', 'rounds of pre-copy after which memory follows the guest')
     .option('--tags <way>', `how tags are read: ${TAG_POLICIES.join(', ')}`, 'ioctl')
     .option('--tag-pages <n>', 'pages that one KVM_ARM_MTE_COPY_TAGS copies at most')
     .action((socket: string, uri: string, raw: unknown) => {
@@ -93,6 +100,8 @@ export function controlCommands(
         downtimeLimitMs: downtimeLimit,
         bandwidthMax: maxBandwidth,
         mode: rest.mode,
+        autoConverge: rest.autoConverge,
+        postCopyAfter: rest.postcopyAfter,
         tags: rest.tags,
         tagPages: rest.tagPages,
         tlsPsk: rest.tlsPsk,

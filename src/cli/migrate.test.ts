@@ -23,8 +23,14 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 /** Some seconds of work: a guest that has ended cannot be moved. */
 const ROUNDS = 6_000;
-const kernel = join(folder, 'workload');
-writeFileSync(kernel, buildBareTagWorkload({ rounds: ROUNDS }).bytes);
+/** The same for a move that takes its time. */
+const LONG = 100_000;
+
+function kernelOf(rounds: number): string {
+  const kernel = join(folder, `workload-${rounds}`);
+  writeFileSync(kernel, buildBareTagWorkload({ rounds }).bytes);
+  return kernel;
+}
 
 const services: Services = {
   machine: async () => runMachine,
@@ -80,8 +86,9 @@ async function waiting(...more: string[]) {
   return { ...run, socket, address };
 }
 
-async function working(...more: string[]) {
+async function working(rounds = ROUNDS, ...more: string[]) {
   const socket = newSocket();
+  const kernel = kernelOf(rounds);
   const run = granule('run', '--kernel', kernel, '--monitor', socket, ...MACHINE, ...more);
   await until(() => run.out().includes('running'));
   return { ...run, socket };
@@ -95,7 +102,7 @@ describe('granule migrate', () => {
   ])('migrate: %s with tags %s, the guest ends there as it would have here', async (...given) => {
     const [mode, tags, memory] = given;
     const there = await waiting('--memory', memory);
-    const here = await working('--memory', memory);
+    const here = await working(ROUNDS, '--memory', memory);
     const move = granule('migrate', here.socket, there.address, '--mode', mode, '--tags', tags);
     expect(await move.status, move.err()).toBe(0);
     expect(move.err()).toContain('granule: the guest has moved');
@@ -106,6 +113,54 @@ describe('granule migrate', () => {
     const checksum = tagWorkloadChecksum({ rounds: ROUNDS, cpuCount: 2 });
     expect(there.out()).toContain(`${TAG_WORKLOAD_LINE}${checksum}\n`);
     expect(there.err()).toContain('granule: the guest is here');
+  });
+
+  /** Much less than the workload writes: it has 128 pages at work. */
+  const SLOW = ['--max-bandwidth', '8M', '--downtime-limit', '50ms'];
+
+  const longChecksum = tagWorkloadChecksum({ rounds: LONG, cpuCount: 2 });
+
+  it('migrate: a guest that writes too fast, told to follow up it moves', async () => {
+    const there = await waiting();
+    const here = await working(LONG);
+    const move = granule('migrate', here.socket, there.address, ...SLOW);
+    await until(() => move.err().includes('above the limit of 50'));
+    expect(await granule('ctl', here.socket, 'migrate-start-postcopy').status).toBe(0);
+    expect(await move.status, move.err()).toBe(0);
+    expect(await here.status).toBe(0);
+    expect(await there.status).toBe(0);
+    expect(there.out()).toContain(`${TAG_WORKLOAD_LINE}${longChecksum}\n`);
+    expect(there.err()).toContain('the guest runs here; its memory follows');
+  });
+
+  it.each([[['--postcopy-after', '1']], [['--auto-converge']]])(
+    'migrate: a guest that writes too fast, with %s it moves',
+    async (how) => {
+      const there = await waiting();
+      const here = await working(LONG);
+      const move = granule('migrate', here.socket, there.address, ...SLOW, ...how);
+      expect(await move.status, move.err()).toBe(0);
+      expect(await here.status).toBe(0);
+      expect(await there.status).toBe(0);
+      expect(there.out()).toContain(`${TAG_WORKLOAD_LINE}${longChecksum}\n`);
+    },
+  );
+
+  it('migrate: a guest that writes too fast, cancelled it stays and goes on', async () => {
+    const there = await waiting();
+    const here = await working(LONG);
+    const move = granule('migrate', here.socket, there.address, ...SLOW);
+    await until(() => move.err().includes('above the limit of 50'));
+    expect(await granule('ctl', here.socket, 'migrate-cancel').status).toBe(0);
+    expect(await move.status).toBe(1);
+    expect(move.err()).toContain('migration cancelled');
+    const again = granule('ctl', here.socket, 'migrate-start-postcopy');
+    expect(await again.status).toBe(1);
+    expect(again.err()).toBe('granule: no pre-copy goes on\n');
+    expect(await here.status).toBe(0);
+    expect(here.out()).toContain(TAG_WORKLOAD_LINE);
+    expect(await granule('ctl', there.socket, 'quit').status).toBe(0);
+    expect(await there.status).toBe(0);
   });
 
   it('migrate: a machine that differs, one sentence; the guest goes on', async () => {

@@ -18,6 +18,8 @@ const ReportSchema = z.looseObject({
   'total-time': z.number().optional(),
   downtime: z.number().optional(),
   'expected-downtime': z.number().optional(),
+  'downtime-limit': z.number().optional(),
+  'cpu-throttle-percentage': z.number().optional(),
   'error-desc': z.string().optional(),
   ram: z
     .looseObject({
@@ -81,12 +83,14 @@ async function look(client: MonitorClient): Promise<Report | undefined> {
 
 /** The machine may have another working directory: file names are made absolute here. */
 function argumentsOf(options: MigrateOptions): object {
-  const { bandwidthMax, tagPages, tlsPsk, tlsCertificates } = options;
+  const { bandwidthMax, postCopyAfter, tagPages, tlsPsk, tlsCertificates } = options;
   return {
     uri: options.uri,
     mode: options.mode,
     'downtime-limit': options.downtimeLimitMs,
+    'auto-converge': options.autoConverge,
     tags: options.tags,
+    ...(postCopyAfter === undefined ? {} : { 'postcopy-after': postCopyAfter }),
     ...(bandwidthMax === undefined ? {} : { 'max-bandwidth': bandwidthMax }),
     ...(tagPages === undefined ? {} : { 'tag-pages': tagPages }),
     ...(tlsPsk === undefined ? {} : { 'tls-psk': resolve(tlsPsk) }),
@@ -171,7 +175,7 @@ class ProgressDisplay {
 function progressText(report: Report): string {
   const { status, ram } = report;
   if (ram === undefined) return `granule: ${status}`;
-  const expected = report['expected-downtime'];
+  const throttle = report['cpu-throttle-percentage'];
   return [
     `granule: ${status}`,
     `round ${ram['dirty-sync-count']}`,
@@ -179,6 +183,15 @@ function progressText(report: Report): string {
     `${mib(ram.remaining)} left`,
     `${(ram.mbps / 8).toFixed(0)} MB/s`,
     `dirty ${mib(ram['dirty-pages-rate'] * ram['page-size'])}/s`,
-    `downtime ${expected === undefined ? 'unknown' : `${Math.round(expected)} ms`}`,
+    `downtime ${expectedText(report)}`,
+    ...(throttle === undefined ? [] : [`guest held back ${throttle} %`]),
   ].join(', ');
+}
+
+/** With the limit while that is exceeded: why the rounds go on. */
+function expectedText(report: Report): string {
+  const { 'expected-downtime': expected, 'downtime-limit': limit } = report;
+  if (expected === undefined) return 'unknown';
+  const text = `${Math.round(expected)} ms`;
+  return limit !== undefined && expected > limit ? `${text} above the limit of ${limit}` : text;
 }

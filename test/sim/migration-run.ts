@@ -6,9 +6,15 @@
 import { MigrationDestination } from '../../src/vmm/migration/destination.ts';
 import type { Link } from '../../src/vmm/migration/link.ts';
 import { MigrationError } from '../../src/vmm/migration/migration-error.ts';
+import type {
+  DestinationPhase,
+  MigrationEvent,
+  SourcePhase,
+} from '../../src/vmm/migration/progress.ts';
 import {
   type MigrationMode,
   MigrationSource,
+  type SourceOptions,
   type SourceOutcome,
 } from '../../src/vmm/migration/source.ts';
 import { TAG_POLICIES, type TagPolicy } from '../../src/vmm/migration/tag-policies.ts';
@@ -20,6 +26,15 @@ export interface SimOptions {
   readonly seed: number;
   readonly mode?: MigrationMode;
   readonly policy?: TagPolicy;
+  /** How the source is to go about it; what is absent is chosen by the seed. */
+  readonly how?: Partial<
+    Pick<SourceOptions, 'autoConverge' | 'postCopyAfterRounds' | 'bandwidthMax' | 'downtimeLimitMs'>
+  >;
+  /** When `startPostCopy` is called in the first attempt. */
+  readonly startPostCopyAtMs?: number;
+  /** Sees the source of each attempt before it begins. */
+  readonly onSource?: (source: MigrationSource) => void;
+  readonly onSourceEvent?: (event: MigrationEvent<SourcePhase>) => void;
   /** The fault of the nth link that is made; absent: chosen by the seed. */
   readonly faultOf?: (link: number) => Fault | undefined;
   readonly cancelAtMs?: number;
@@ -68,14 +83,17 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
   };
 
   const tags = { policy, pagesPerCall: prng.chance(1, 3) ? 1 : 64 };
-  const note = (side: string, event: { kind: string; phase?: { kind: string } }): void => {
-    if (event.phase === undefined) return;
-    options.onPhase?.(`${world.nowMs.toFixed(1)} ms: ${side} ${event.phase.kind}`);
-  };
+  const note = (side: string, { kind }: SourcePhase | DestinationPhase): void =>
+    options.onPhase?.(`${world.nowMs.toFixed(1)} ms: ${side} ${kind}`);
   const target: MigrationDestination = new MigrationDestination(
     destination,
     { tags },
-    { time: world.time, onEvent: (event) => note('destination', event) },
+    {
+      time: world.time,
+      onEvent: (event) => {
+        if (event.kind === 'phase') note('destination', event.phase);
+      },
+    },
   );
   const faultOf = options.faultOf ?? randomFaults(world);
   const counters: (() => number)[] = [];
@@ -107,13 +125,25 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
           mode,
           tags,
           downtimeLimitMs: 80 + prng.below(200),
+          ...(options.how ?? randomWay(world)),
           session: attempt.toString(16).padStart(32, '0'),
         },
-        { time: world.time, connect, onEvent: (event) => note('source', event) },
+        {
+          time: world.time,
+          connect,
+          onEvent: (event) => {
+            if (event.kind === 'phase') note('source', event.phase);
+            options.onSourceEvent?.(event);
+          },
+        },
       );
       if (options.cancelAtMs !== undefined && attempt === 0) {
         world.after(options.cancelAtMs, () => migration.cancel());
       }
+      if (options.startPostCopyAtMs !== undefined && attempt === 0) {
+        world.after(options.startPostCopyAtMs, () => migration.startPostCopy());
+      }
+      options.onSource?.(migration);
       const outcome = await migration.run();
       outcomes.push(outcome);
       if (outcome.kind === 'completed') break;
@@ -139,6 +169,21 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
 
 const pause = (world: SimWorld, ms: number): Promise<void> =>
   new Promise((resolve) => void world.after(ms, resolve));
+
+/** A way that comes to an end: who limits the bandwidth says what to do about it. */
+function randomWay({ prng }: SimWorld): NonNullable<SimOptions['how']> {
+  const bandwidthMax = 200_000 + prng.below(800_000);
+  switch (prng.below(6)) {
+    case 0:
+      return { autoConverge: true, bandwidthMax };
+    case 1:
+      return { postCopyAfterRounds: 1 + prng.below(3), bandwidthMax };
+    case 2:
+      return { autoConverge: true, postCopyAfterRounds: 1 + prng.below(20), bandwidthMax };
+    default:
+      return {};
+  }
+}
 
 /** Most of the first links fail somewhere, later ones hold: what is broken heals in the end. */
 function randomFaults(world: SimWorld): (link: number) => Fault | undefined {

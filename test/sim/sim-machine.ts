@@ -71,6 +71,7 @@ export class SimMachine implements MigratableMachine {
   /** Accesses that the guest has made here. */
   steps = 0;
   held = false;
+  resting = false;
   /** Bytes at which the guest stores again and again; the rest of memory it seldom touches. */
   readonly #hotPages: number;
   readonly #world: SimWorld;
@@ -149,6 +150,11 @@ export class SimMachine implements MigratableMachine {
     return !this.held && !this.paused;
   }
 
+  /** What the next step asks: a guest that is held back rests in between. */
+  get #runs(): boolean {
+    return this.mayRun && !this.resting;
+  }
+
   async hold(): Promise<void> {
     this.held = true;
     const { slowDiskMs } = this.#options;
@@ -207,7 +213,7 @@ export class SimMachine implements MigratableMachine {
 
   /** One access of one thread. */
   #step(): void {
-    if (!this.mayRun || this.#inStep) return;
+    if (!this.#runs || this.#inStep) return;
     this.#inStep = true;
     try {
       this.#access(this.#threads[this.#world.prng.below(THREADS)]!);

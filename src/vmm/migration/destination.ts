@@ -12,6 +12,7 @@
  */
 import { Channel } from './channel.ts';
 import { differenceOf } from './description.ts';
+import { clearTail, markAll, newPageMaps, type PageMaps } from './guest-ram.ts';
 import { Inbox } from './inbox.ts';
 import type { Link, Time } from './link.ts';
 import { type Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN } from './messages.ts';
@@ -47,7 +48,9 @@ interface Attempt {
   readonly receiver: RamReceiver;
   readonly tags: TagWriter;
   /** In post-copy: RAM that is not here. */
-  readonly missing: MissingPages | undefined;
+  missing: MissingPages | undefined;
+  /** What has come of the maps of it where pre-copy turns into post-copy. */
+  readonly absent: Uint32Array[];
   state: Uint8Array;
 }
 
@@ -203,12 +206,15 @@ export class MigrationDestination {
     const { time } = this.#world;
     clearRam(ram);
     const tags = tagWriter(ram, this.#options.tags, time);
+    const all = newPageMaps(ram.ranges);
+    markAll(all, ram.ranges);
     this.#attempt = {
       session,
       guest,
       tags,
       receiver: new RamReceiver(ram, tags),
-      missing: mode === 'postcopy' ? new MissingPages(ram, () => this.#request()) : undefined,
+      missing: mode === 'postcopy' ? this.#missing(all) : undefined,
+      absent: [],
       state: new Uint8Array(0),
     };
     this.#enter({ kind: 'receiving' });
@@ -225,14 +231,40 @@ export class MigrationDestination {
 
   /** What is taken over as it comes in; the rest waits for its turn in the conversation. */
   #take(inbox: Inbox, message: Message): boolean {
-    if (message.kind !== 'ram' && message.kind !== 'state') return false;
+    const { kind } = message;
+    if (kind !== 'ram' && kind !== 'state' && kind !== 'missing') return false;
     const attempt = this.#attempt;
     if (attempt === undefined || this.#talk?.inbox !== inbox) {
-      throw new MigrationError('protocol', `message '${message.kind}' before it was asked for`);
+      throw new MigrationError('protocol', `message '${kind}' before it was asked for`);
     }
-    if (message.kind === 'state') this.#takeState(attempt, message.payload);
+    if (kind === 'state') this.#takeState(attempt, message.payload);
+    else if (kind === 'missing') this.#takeMissing(attempt, message.payload);
     else this.#takeRam(attempt, message.payload);
     return true;
+  }
+
+  /** One map of what is out of date, a range each; with the last one pre-copy is post-copy. */
+  #takeMissing(attempt: Attempt, payload: Uint8Array): void {
+    const { ranges } = this.#machine.ram;
+    const range = ranges[attempt.absent.length];
+    if (this.#phase.kind !== 'receiving' || attempt.missing !== undefined || range === undefined) {
+      throw new MigrationError('protocol', `message 'missing' in phase '${this.#phase.kind}'`);
+    }
+    const [map] = newPageMaps([range]);
+    if (payload.length !== map!.byteLength) {
+      throw new MigrationError(
+        'protocol',
+        `a map of ${payload.length} bytes where ${map!.byteLength} belong`,
+      );
+    }
+    new Uint8Array(map!.buffer).set(payload);
+    clearTail(map!, range);
+    attempt.absent.push(map!);
+    if (attempt.absent.length === ranges.length) attempt.missing = this.#missing(attempt.absent);
+  }
+
+  #missing(absent: PageMaps): MissingPages {
+    return new MissingPages(this.#machine.ram, absent, () => this.#request());
   }
 
   #takeState(attempt: Attempt, payload: Uint8Array): void {
@@ -258,7 +290,7 @@ export class MigrationDestination {
       else missing.install(run);
       this.receivedPages += run.pageCount;
     }
-    this.#world.onEvent?.({ kind: 'progress' });
+    this.#world.onEvent?.({ kind: 'progress', phase: this.#phase });
   }
 
   async #awaitRun({ channel, inbox }: Talk): Promise<void> {

@@ -59,6 +59,11 @@ export class DirtyPages {
     return this.#pendingCount;
   }
 
+  /** What is to be sent and has not been taken: a bit a page. */
+  get pending(): PageMaps {
+    return this.#pending;
+  }
+
   /** Logs from now on; every page counts as dirty. Throws `MigrationError` 'machine'. */
   start(): void {
     const { kvm, hostWrites } = this.#ram;

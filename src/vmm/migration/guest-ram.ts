@@ -73,6 +73,31 @@ export function markAll(maps: PageMaps, ranges: readonly RamRange[]): void {
   });
 }
 
+/** Unmarks the bits behind the last page of a range, which stand for nothing. */
+export function clearTail(map: Uint32Array, range: RamRange): void {
+  const pages = pageCountOf(range);
+  const word = pages >>> 5;
+  if (word >= map.length) return;
+  map[word] = map[word]! & ((1 << (pages & 31)) - 1);
+  map.fill(0, word + 1);
+}
+
+/** Runs of marked pages, as [first, count]. */
+export function* spansOf(map: Uint32Array): Generator<[number, number]> {
+  const end = map.length * 32;
+  for (let at = 0; at < end; ) {
+    if (map[at >>> 5] === 0) {
+      at = (at | 31) + 1;
+    } else if (!isMarked(map, at)) {
+      at++;
+    } else {
+      const first = at;
+      while (at < end && isMarked(map, at)) at++;
+      yield [first, at - first];
+    }
+  }
+}
+
 /** Pages marked in all of `maps`. */
 export function countMarked(maps: PageMaps): number {
   let count = 0;

@@ -66,6 +66,14 @@ export class MachinePort implements MigratableMachine {
     this.#control.paused = paused;
   }
 
+  get resting(): boolean {
+    return this.#control.resting;
+  }
+
+  set resting(resting: boolean) {
+    this.#control.resting = resting;
+  }
+
   /**
    * Nothing is under way between two slices: vCPUs and devices are done when their calls return.
    */

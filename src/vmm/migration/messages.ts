@@ -15,8 +15,10 @@
  *     bye                                            ──►
  *
  * In post-copy no `ram` goes before `state`; after `running` come `ram … end` with `request`s back,
- * and `whole` before `bye`. A link that broke after `run` is made again: `hello` with purpose
- * 'resume', `welcome` with how far the destination is, and in post-copy `received` behind it.
+ * and `whole` before `bye`. Pre-copy turns into post-copy by `missing` before `state`, which says
+ * what of the memory that was sent is out of date. A link that broke after `run` is made again:
+ * `hello` with purpose 'resume', `welcome` with how far the destination is, and in post-copy
+ * `received` behind it.
  * Versions: a change that an older granule would take wrongly raises PROTOCOL_VERSION.
  */
 import { z } from 'zod';
@@ -73,7 +75,7 @@ const schemas = {
   ping: empty,
 } as const;
 
-const binaryKinds = ['ram', 'state', 'received'] as const;
+const binaryKinds = ['ram', 'state', 'received', 'missing'] as const;
 type BinaryKind = (typeof binaryKinds)[number];
 type ControlKind = keyof typeof schemas;
 
@@ -111,6 +113,7 @@ const FRAME_TYPES: Readonly<Record<MessageKind, number>> = {
   received: 15,
   bye: 16,
   ping: 17,
+  missing: 18,
 };
 
 const kindOf = new Map<number, MessageKind>(

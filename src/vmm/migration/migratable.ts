@@ -13,6 +13,11 @@ export interface MigratableMachine {
   /** Its user wants it to stand still; travels with it. */
   paused: boolean;
   /**
+   * The guest stands still for a moment, so as to write less; nobody is told. A vCPU may finish the
+   * slice it is in.
+   */
+  resting: boolean;
+  /**
    * Keeps the guest from running, whatever its user wants: no vCPU runs, no device acts, what was
    * under way to a disk is there. Resolves when that is so; may be called again.
    */

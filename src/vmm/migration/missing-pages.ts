@@ -5,20 +5,21 @@
  * call (UFFDIO_COPY as `host/userfault.ts` has it), so nothing ever sees the one without the other;
  * a page that is here is never replaced, since the guest may have written to it.
  *
- * Invariant: a page that is neither here nor marked as received is registered, and so never made of
- * zeros by the host.
+ * Invariant: until `close`, the host never makes zeros of a page that is not marked as received; of
+ * one that is marked and not here it may, since it was sent as zeros.
  */
 import { alignDown, assert, hva, PAGE_SIZE } from '../../base/index.ts';
-import { Errno } from '../../host/index.ts';
+import { Errno, Madvise, type PageContent } from '../../host/index.ts';
 import {
   accept,
+  clearTail,
+  countMarked,
   type GuestRam,
   isMarked,
   mark,
-  newPageMaps,
   type PageMaps,
-  pageCountOf,
   pageHva,
+  spansOf,
   TAG_BYTES,
 } from './guest-ram.ts';
 import { REQUEST_PAGES_MAX } from './messages.ts';
@@ -37,15 +38,22 @@ export class MissingPages {
   readonly #packed = new Uint8Array(TAG_BYTES);
 
   /**
-   * Registers all of `ram`, of which nothing is here. `onFault`: `takeFaults` has something new.
+   * Registers all of `ram` and throws away those pages of it that `absent` marks, which are out of
+   * date. `onFault`: `takeFaults` has something new.
    */
-  constructor(ram: GuestRam, onFault: () => void) {
+  constructor(ram: GuestRam, absent: PageMaps, onFault: () => void) {
     this.#ram = ram;
-    this.#received = newPageMaps(ram.ranges);
-    this.missingCount = ram.ranges.reduce((sum, range) => sum + pageCountOf(range), 0);
+    this.#received = absent.map((map, i) => {
+      const received = map.map((word) => ~word);
+      clearTail(received, ram.ranges[i]!);
+      return received;
+    });
+    this.missingCount = countMarked(absent);
+    this.#drop(absent);
     const { userfault } = ram.process;
+    const onMissing = (address: number): PageContent | 'pending' => this.#supply(address);
     for (const { hva, sizeBytes } of ram.ranges) {
-      accept('UFFDIO_REGISTER', userfault.register(hva, sizeBytes));
+      accept('UFFDIO_REGISTER', userfault.register(hva, sizeBytes, { onMissing }));
     }
     userfault.onEvent = onFault;
   }
@@ -95,21 +103,29 @@ export class MissingPages {
     }
   }
 
-  /**
-   * Zero pages that were never tagged need not be made: the host does that, if they are touched.
-   */
-  #forget({ range: index, firstPage, pageCount }: RamRun): void {
-    const range = this.#ram.ranges[index]!;
-    const { userfault } = this.#ram.process;
-    for (let page = firstPage; page < firstPage + pageCount; ) {
-      const first = page;
-      while (page < firstPage + pageCount && this.#take(index, page)) page++;
-      const length = (page - first) * PAGE_SIZE;
-      if (length > 0) {
-        accept('UFFDIO_UNREGISTER', userfault.unregister(pageHva(range, first), length));
+  #drop(absent: PageMaps): void {
+    this.#ram.ranges.forEach((range, i) => {
+      const advice = range.shared ? Madvise.remove : Madvise.dontNeed;
+      for (const [first, count] of spansOf(absent[i]!)) {
+        const dropped = this.#ram.process.madvise(pageHva(range, first), count * PAGE_SIZE, advice);
+        accept('madvise of guest memory', dropped);
       }
-      if (page === first) page++;
-    }
+    });
+  }
+
+  /**
+   * Zero pages that were never tagged need not be made: `#supply` does that, if they are touched.
+   */
+  #forget({ range, firstPage, pageCount }: RamRun): void {
+    for (let page = firstPage; page < firstPage + pageCount; page++) this.#take(range, page);
+    const at = pageHva(this.#ram.ranges[range]!, firstPage);
+    accept('UFFDIO_WAKE', this.#ram.process.userfault.wake(at, pageCount * PAGE_SIZE));
+  }
+
+  /** A page that was received and is not here is zero; any other is to be asked for. */
+  #supply(address: number): PageContent | 'pending' {
+    const [range, page] = this.#nameOf(address)!;
+    return isMarked(this.#received[range]!, page) ? {} : 'pending';
   }
 
   #installPage(run: RamRun, i: number): void {

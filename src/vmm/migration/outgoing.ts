@@ -8,21 +8,14 @@ import { requireLoopback } from './address.ts';
 import type { Time } from './link.ts';
 import type { MachinePort } from './machine-port.ts';
 import type { MigrationEvent, MigrationStatistics, SourcePhase } from './progress.ts';
-import { type MigrationMode, MigrationSource, type SourceOutcome } from './source.ts';
-import type { TagOptions } from './tags.ts';
+import { MigrationSource, type SourceOptions, type SourceOutcome } from './source.ts';
 import { connectTcp } from './tcp.ts';
 import type { TlsCredentials } from './tls.ts';
 
-export interface OutgoingOptions {
+export interface OutgoingOptions extends SourceOptions {
   readonly to: TcpAddress;
   /** Needed wherever the address is not loopback. */
   readonly tls?: TlsCredentials;
-  readonly mode: MigrationMode;
-  readonly tags: TagOptions;
-  readonly downtimeLimitMs: number;
-  readonly bandwidthMax?: number;
-  /** 32 hexadecimal digits that no other attempt has. */
-  readonly session: string;
 }
 
 export interface OutgoingWorld {
@@ -39,25 +32,19 @@ export class OutgoingMigration {
 
   /** Begins. Throws `MigrationError` 'address' where the address needs TLS. */
   constructor(options: OutgoingOptions, world: OutgoingWorld) {
-    const { to, tls, mode, tags, downtimeLimitMs, bandwidthMax, session } = options;
+    const { to, tls, ...how } = options;
     const { port, time, onEvent } = world;
     if (tls === undefined) requireLoopback(to);
-    this.#source = new MigrationSource(
-      port,
-      {
-        mode,
-        tags,
-        downtimeLimitMs,
-        session,
-        ...(bandwidthMax === undefined ? {} : { bandwidthMax }),
-      },
-      {
-        time,
-        connect: () => connectTcp({ ...to, ...(tls === undefined ? {} : { tls }) }),
-        ...(onEvent === undefined ? {} : { onEvent }),
-      },
-    );
+    this.#source = new MigrationSource(port, how, {
+      time,
+      connect: () => connectTcp({ ...to, ...(tls === undefined ? {} : { tls }) }),
+      ...(onEvent === undefined ? {} : { onEvent }),
+    });
     this.outcome = this.#run(world);
+  }
+
+  get downtimeLimitMs(): number {
+    return this.#source.downtimeLimitMs;
   }
 
   get phase(): SourcePhase {
@@ -71,6 +58,11 @@ export class OutgoingMigration {
   /** See `MigrationSource.cancel`. */
   cancel(): boolean {
     return this.#source.cancel();
+  }
+
+  /** See `MigrationSource.startPostCopy`. */
+  startPostCopy(): boolean {
+    return this.#source.startPostCopy();
   }
 
   recover(): void {

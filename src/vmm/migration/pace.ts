@@ -6,19 +6,24 @@ import { sleep, type Time } from './link.ts';
 
 /** Milliseconds of sending after which everything else gets a turn. */
 const TURN_MS = 4;
+/** The longest sleep: somebody may have cancelled. */
+const SLEEP_MS_MAX = 100;
 /** A debt below this is carried on: timers are coarse. */
 const SLEEP_MS_MIN = 2;
 
 export class Pace {
   readonly #time: Time;
   readonly #bytesPerSecondMax: number | undefined;
+  readonly #check: () => void;
   /** When what was sent so far may have been sent under the limit. */
   #allowedAtMs: number;
   #turnAtMs: number;
 
-  constructor(time: Time, bytesPerSecondMax: number | undefined) {
+  /** `check` is called often while `sent` waits; what it throws ends that. */
+  constructor(time: Time, bytesPerSecondMax?: number, check: () => void = () => {}) {
     this.#time = time;
     this.#bytesPerSecondMax = bytesPerSecondMax;
+    this.#check = check;
     this.#allowedAtMs = time.nowMs();
     this.#turnAtMs = time.nowMs();
   }
@@ -30,7 +35,7 @@ export class Pace {
     if (limit !== undefined) {
       this.#allowedAtMs = Math.max(now, this.#allowedAtMs) + (bytes * 1000) / limit;
       if (this.#allowedAtMs - now >= SLEEP_MS_MIN) {
-        await sleep(this.#time, this.#allowedAtMs - now);
+        await this.#sleepUntil(this.#allowedAtMs);
         this.#turnAtMs = this.#time.nowMs();
         return;
       }
@@ -38,6 +43,13 @@ export class Pace {
     if (now - this.#turnAtMs < TURN_MS) return;
     await this.#time.turn();
     this.#turnAtMs = this.#time.nowMs();
+  }
+
+  async #sleepUntil(atMs: number): Promise<void> {
+    for (let left = atMs - this.#time.nowMs(); left > 0; left = atMs - this.#time.nowMs()) {
+      await sleep(this.#time, Math.min(left, SLEEP_MS_MAX));
+      this.#check();
+    }
   }
 }
 

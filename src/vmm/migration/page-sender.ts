@@ -14,6 +14,7 @@ import {
   type PageMaps,
   pageHva,
   refused,
+  spansOf,
   TAG_BYTES,
 } from './guest-ram.ts';
 import type { Pace } from './pace.ts';
@@ -160,18 +161,4 @@ export class PageSender {
 function allEqual(words: Int32Array, start: number, count: number, value: number): boolean {
   for (let i = start; i < start + count; i++) if (words[i] !== value) return false;
   return true;
-}
-
-/** Runs of set bits, as [first, count]. */
-function* spansOf(mask: Uint32Array): Generator<[number, number]> {
-  const end = mask.length * 32;
-  for (let at = 0; at < end; ) {
-    if (!isMarked(mask, at)) {
-      at++;
-      continue;
-    }
-    const first = at;
-    while (at < end && isMarked(mask, at)) at++;
-    yield [first, at - first];
-  }
 }

@@ -5,7 +5,7 @@
  */
 import type { Channel } from './channel.ts';
 import type { DirtyPages } from './dirty-pages.ts';
-import { newPageMaps, type PageMaps, pageCountOf, type RamRange } from './guest-ram.ts';
+import { clearTail, newPageMaps, pageCountOf, type RamRange } from './guest-ram.ts';
 import type { Inbox } from './inbox.ts';
 import type { Message } from './messages.ts';
 import { MigrationError } from './migration-error.ts';
@@ -48,11 +48,11 @@ export class PostCopySource {
   /** After a link was made again: what the destination has got need not be sent. */
   async learnReceived(inbox: Inbox, ms: number): Promise<void> {
     const missing = newPageMaps(this.#options.ranges);
-    for (const map of missing) {
+    for (const [i, map] of missing.entries()) {
       const { payload } = await inbox.expect('received', ms);
       invertInto(map, payload);
+      clearTail(map, this.#options.ranges[i]!);
     }
-    this.#clearTails(missing);
     this.#requests = [];
     this.#options.dirty.replace(missing);
   }
@@ -83,18 +83,6 @@ export class PostCopySource {
     const chunk = this.#options.dirty.takeAround(range, page);
     if (chunk !== undefined) this.#options.statistics.pagesRequested++;
     return chunk;
-  }
-
-  /** Bits behind the last page of a range stand for nothing. */
-  #clearTails(maps: PageMaps): void {
-    this.#options.ranges.forEach((range, i) => {
-      const pages = pageCountOf(range);
-      const map = maps[i]!;
-      const word = pages >>> 5;
-      if (word >= map.length) return;
-      map[word] = map[word]! & ((1 << (pages & 31)) - 1);
-      map.fill(0, word + 1);
-    });
   }
 }
 

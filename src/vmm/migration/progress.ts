@@ -8,8 +8,8 @@ import { noTagCost, type TagCost } from './tag-transfer.ts';
 /** How far the source is. */
 export type SourcePhase =
   | { readonly kind: 'connecting' }
-  /** The guest runs; `round` counts from 1. */
-  | { readonly kind: 'pre-copy'; readonly round: number }
+  /** The guest runs, held back by so much of its time; `round` counts from 1. */
+  | { readonly kind: 'pre-copy'; readonly round: number; readonly throttlePercent: number }
   /** The guest stands still: its last pages and its state are on their way. */
   | { readonly kind: 'stop-and-copy' }
   /** The destination has everything and is told to run; the guest does not run here again. */
@@ -55,6 +55,8 @@ export interface MigrationStatistics {
   bytesPerSecond: number;
   /** Undefined until the first round has ended. */
   expectedDowntimeMs: number | undefined;
+  /** The most that auto-converge has held the guest back; 0: not at all. */
+  throttlePercent: number;
   /** From the moment the guest stopped here to the moment it ran there. */
   downtimeMs: number | undefined;
   totalMs: number;
@@ -74,6 +76,7 @@ export const newStatistics = (): MigrationStatistics => ({
   dirtyPagesPerSecond: 0,
   bytesPerSecond: 0,
   expectedDowntimeMs: undefined,
+  throttlePercent: 0,
   downtimeMs: undefined,
   totalMs: 0,
 });
@@ -81,4 +84,4 @@ export const newStatistics = (): MigrationStatistics => ({
 export type MigrationEvent<P> =
   | { readonly kind: 'phase'; readonly phase: P }
   /** Some more has been sent or received. */
-  | { readonly kind: 'progress' };
+  | { readonly kind: 'progress'; readonly phase: P };

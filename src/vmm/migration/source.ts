@@ -26,6 +26,7 @@ import {
 } from './progress.ts';
 import type { TagReader } from './tag-transfer.ts';
 import { type TagOptions, tagReader } from './tags.ts';
+import { Throttle } from './throttle.ts';
 
 export type MigrationMode = 'precopy' | 'postcopy';
 
@@ -36,6 +37,10 @@ export interface SourceOptions {
   readonly downtimeLimitMs: number;
   /** While the guest runs; absent: as fast as it goes. */
   readonly bandwidthMax?: number;
+  /** Holds a guest back that writes faster than pre-copy sends. */
+  readonly autoConverge?: boolean;
+  /** Rounds of pre-copy after which the rest of memory follows the guest; absent: none. */
+  readonly postCopyAfterRounds?: number;
   /** Of this attempt: 32 hexadecimal digits that no other has. */
   readonly session: string;
 }
@@ -86,6 +91,9 @@ export class MigrationSource {
   #postCopy: PostCopySource | undefined;
   #inbox: Inbox | undefined;
   #held = false;
+  /** Memory follows the guest, from the beginning or since pre-copy was given up. */
+  #followsGuest: boolean;
+  #wantsPostCopy = false;
   #stoppedAtMs: number | undefined;
   #committed = false;
   #cancelled = false;
@@ -96,8 +104,13 @@ export class MigrationSource {
     this.#machine = machine;
     this.#options = options;
     this.#world = world;
+    this.#followsGuest = options.mode === 'postcopy';
     this.#dirty = new DirtyPages(machine.ram);
     this.#beganMs = world.time.nowMs();
+  }
+
+  get downtimeLimitMs(): number {
+    return this.#options.downtimeLimitMs;
   }
 
   get phase(): SourcePhase {
@@ -130,6 +143,17 @@ export class MigrationSource {
     this.#cancelled = true;
     this.#inbox?.close(cancelled());
     this.#cutRetryShort();
+    return true;
+  }
+
+  /**
+   * Ends pre-copy here and now: what is left of memory follows the guest. False where no pre-copy
+   * goes on or is to come.
+   */
+  startPostCopy(): boolean {
+    const { kind } = this.#phase;
+    if (this.#followsGuest || (kind !== 'connecting' && kind !== 'pre-copy')) return false;
+    this.#wantsPostCopy = true;
     return true;
   }
 
@@ -173,7 +197,8 @@ export class MigrationSource {
         `the destination speaks version ${version} of the protocol`,
       );
     }
-    this.#sender!.use(channel, new Pace(time, this.#options.bandwidthMax));
+    const { bandwidthMax } = this.#options;
+    this.#sender!.use(channel, new Pace(time, bandwidthMax, () => inbox.check()));
     return { channel, inbox, status };
   }
 
@@ -184,18 +209,30 @@ export class MigrationSource {
   }
 
   async #preCopy({ inbox }: Connection): Promise<void> {
-    await preCopy({
-      dirty: this.#dirty,
-      sender: this.#sender!,
-      statistics: this.statistics,
-      time: this.#world.time,
-      downtimeLimitMs: this.#options.downtimeLimitMs,
-      onRound: (round) => this.#enter({ kind: 'pre-copy', round }),
-      check: () => {
-        inbox.check();
-        this.#progress();
-      },
-    });
+    const { time } = this.#world;
+    const { downtimeLimitMs, autoConverge, postCopyAfterRounds = Infinity } = this.#options;
+    const throttle = new Throttle(time, this.#machine);
+    try {
+      const end = await preCopy({
+        dirty: this.#dirty,
+        sender: this.#sender!,
+        statistics: this.statistics,
+        time,
+        downtimeLimitMs,
+        ...(autoConverge === true ? { throttle } : {}),
+        wantsPostCopy: (rounds) => this.#wantsPostCopy || rounds >= postCopyAfterRounds,
+        onRound: (round) => {
+          this.#enter({ kind: 'pre-copy', round, throttlePercent: throttle.percent });
+        },
+        check: () => {
+          inbox.check();
+          this.#progress();
+        },
+      });
+      this.#followsGuest = end === 'switch';
+    } finally {
+      throttle.stop();
+    }
   }
 
   /** The guest stands still; what is left of its memory (in pre-copy) and its state are sent. */
@@ -205,7 +242,11 @@ export class MigrationSource {
     this.#stoppedAtMs = this.#world.time.nowMs();
     await this.#machine.hold();
     inbox.check();
-    if (this.#options.mode === 'precopy') await this.#sendRest(inbox, channel);
+    if (this.#options.mode === 'precopy') {
+      this.#dirty.collect();
+      if (this.#followsGuest) await this.#sendMissing(channel);
+      else await this.#sendRest(inbox, channel);
+    }
     const state = this.#machine.captureState();
     this.statistics.bytes += state.length;
     await channel.send({ kind: 'state', payload: state });
@@ -220,8 +261,7 @@ export class MigrationSource {
 
   /** Everything dirty, at full speed: nobody is served by waiting now. */
   async #sendRest(inbox: Inbox, channel: Channel): Promise<void> {
-    this.#sender!.use(channel, new Pace(this.#world.time, undefined));
-    this.#dirty.collect();
+    this.#sender!.use(channel, new Pace(this.#world.time));
     for (let chunk = this.#dirty.take(); chunk !== undefined; chunk = this.#dirty.take()) {
       if ((await this.#sender!.send(chunk)) !== undefined) {
         throw new MigrationError('machine', 'tags of a guest that stands still were not kept');
@@ -229,6 +269,13 @@ export class MigrationSource {
       inbox.check();
     }
     await this.#sender!.drain();
+  }
+
+  /** What of the memory that was sent is out of date, and follows. */
+  async #sendMissing(channel: Channel): Promise<void> {
+    for (const { buffer } of this.#dirty.pending) {
+      await channel.send({ kind: 'missing', payload: new Uint8Array(buffer) });
+    }
   }
 
   /** From here on the guest is the destination's; ends when it says that it has it all. */
@@ -264,7 +311,7 @@ export class MigrationSource {
       throw new MigrationError('refused', 'the destination knows nothing of this guest any more');
     }
     if (status === 'running') return;
-    const postCopy = this.#options.mode === 'postcopy';
+    const postCopy = this.#followsGuest;
     if (postCopy) this.#beginPostCopy();
     else if (status === 'post-copy') {
       throw new MigrationError('protocol', 'the destination is in post-copy, this source is not');
@@ -282,7 +329,8 @@ export class MigrationSource {
 
   #beginPostCopy(): void {
     if (this.#postCopy !== undefined) return;
-    this.#dirty.markAll();
+    // Where pre-copy was given up, what it left is pending already.
+    if (this.#options.mode === 'postcopy') this.#dirty.markAll();
     this.#postCopy = new PostCopySource({
       dirty: this.#dirty,
       sender: this.#sender!,
@@ -335,7 +383,7 @@ export class MigrationSource {
 
   #progress(): void {
     this.#takeStock();
-    this.#world.onEvent?.({ kind: 'progress' });
+    this.#world.onEvent?.({ kind: 'progress', phase: this.#phase });
   }
 
   #checkCancelled(): void {
