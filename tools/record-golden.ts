@@ -33,10 +33,11 @@ import {
   WORLD_REGISTERS,
   WRITABLE_BYTES,
 } from '../test/conformance/golden-world.ts';
+import { QEMU_CPU } from './golden/executor.ts';
 import { type Instance, makeInstances } from './golden/instances.ts';
-import { QEMU_SYSTEM_CPU, runSystem } from './golden/system-executor.ts';
+import { runSystem } from './golden/system-executor.ts';
 import { systemInstances } from './golden/system-instances.ts';
-import { QEMU_USER_CPU, runUser } from './golden/user-executor.ts';
+import { runUser } from './golden/user-executor.ts';
 import type { Job, Outcome } from './golden/wire.ts';
 
 /** Relative to the root of the repository, where this runs. */
@@ -205,7 +206,7 @@ async function main(): Promise<void> {
     list.push(...instances.map((instance) => ({ row: name, instance })));
   }
   const userHead = {
-    recorder: `qemu-aarch64 ${version('qemu-aarch64')} -cpu ${QEMU_USER_CPU}`,
+    recorder: `qemu-aarch64 ${version('qemu-aarch64')} -cpu ${QEMU_CPU}`,
     mode: 'user',
     seed,
   } as const;
@@ -221,8 +222,7 @@ async function main(): Promise<void> {
   const vectors = systemPlans.map((plan, i) => systemVector(plan, outcomes[i]!));
   const systemHead = {
     recorder:
-      `qemu-system-aarch64 ${version('qemu-system-aarch64')} ` +
-      `-M virt,mte=on -cpu ${QEMU_SYSTEM_CPU}`,
+      `qemu-system-aarch64 ${version('qemu-system-aarch64')} ` + `-M virt,mte=on -cpu ${QEMU_CPU}`,
     mode: 'system',
     seed,
   } as const;

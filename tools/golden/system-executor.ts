@@ -6,37 +6,29 @@
  * Called by `record-golden.ts`.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { assembleProgram } from '../../src/arm/a64/program.ts';
 import {
-  BRK,
-  BUFFER_BYTES,
   bufferPa,
   CODE_PA,
   PAGE,
   PC,
   PLAIN,
-  pristineBytes,
-  pristineTags,
   RAM_PA,
   TAGGED,
   tables,
   WORLD_REGISTERS,
-  WRITABLE_BYTES,
 } from '../../test/conformance/golden-world.ts';
 import {
-  decodeResult,
-  encodeJob,
-  encodePristine,
-  JOB,
-  type Job,
-  type Outcome,
-  RESULT,
-} from './wire.ts';
-
-export const QEMU_SYSTEM_CPU = 'max,sve=off,sme=off,pauth=off';
+  commonRoutines,
+  commonSymbols,
+  encodeInput,
+  PRISTINE_BYTES,
+  QEMU_CPU,
+  runInBatches,
+} from './executor.ts';
+import { JOB, type Job, type Outcome, RESULT } from './wire.ts';
 
 const IMAGE = 0x40200000;
 const STACK = 0x40400000;
@@ -78,44 +70,10 @@ start:
     msr   sctlr_el1, x0
     isb
     msr   tco, #1
-    ldr   x0, =code
-    ldr   w1, =brk
-    mov   x2, #(page / 4)
-1:  str   w1, [x0], #4
-    sub   x2, x2, #1
-    cbnz  x2, 1b
+    bl    fill_code
     mov   x5, #buffer_bytes
     bl    restore
     b     next
-
-// copy(x0 to, x1 from, x2 bytes, a multiple of 16)
-copy:
-    ldp   x3, x4, [x1], #16
-    stp   x3, x4, [x0], #16
-    subs  x2, x2, #16
-    b.ne  copy
-    ret
-
-// restore(x5 bytes of each buffer): contents and tags as at the start.
-restore:
-    mov   x15, x30
-    ldr   x0, =plain
-    ldr   x1, =pristine
-    mov   x2, x5
-    bl    copy
-    ldr   x0, =tagged
-    ldr   x1, =(pristine + buffer_bytes)
-    mov   x2, x5
-    bl    copy
-    ldr   x0, =tagged
-    ldr   x1, =(pristine + 2 * buffer_bytes)
-    lsr   x2, x5, #4
-1:  ldrb  w3, [x1], #1
-    bfi   x0, x3, #56, #4
-    stg   x0, [x0], #16
-    subs  x2, x2, #1
-    b.ne  1b
-    ret   x15
 
 // save: a job has ended; everything of it is still in the registers but PC and PSTATE.
 save:
@@ -150,20 +108,7 @@ ${generalPairs('stp', RESULT.x)}
 ${vectorPairs('stp', 0)}
     ldr   x0, =result_memory
     add   x0, x0, x20
-    ldr   x1, =plain
-    mov   x2, #writable_bytes
-    bl    copy
-    ldr   x1, =tagged
-    mov   x2, #writable_bytes
-    bl    copy
-    ldr   x1, =tagged
-    mov   x2, #(writable_bytes / 16)
-2:  ldg   x1, [x1]
-    ubfx  x3, x1, #56, #4
-    strb  w3, [x0], #1
-    add   x1, x1, #16
-    subs  x2, x2, #1
-    b.ne  2b
+    bl    save_memory
     ldr   x1, =result_at
     ldr   x2, =result_bytes
     add   x2, x2, x20
@@ -239,7 +184,7 @@ quit:
     ldr   x1, =exit_arguments
     mov   w0, #0x18
     hlt   #0xf000
-
+${commonRoutines}
     .ltorg
     .balign 8
 result_at:
@@ -266,12 +211,10 @@ vectors:
 function image(jobCount: number): Uint8Array {
   // Other entries of the vector table are zero: an UNDEFINED instruction, so that the run hangs and
   // is ended by the time limit rather than giving wrong results.
-  const pristineBytesCount = 2 * BUFFER_BYTES + BUFFER_BYTES / 16;
   const { bytes } = assembleProgram(source, {
     base: BigInt(IMAGE),
     symbols: {
-      ...Object.fromEntries(Object.entries(JOB).map(([name, at]) => [`job_${name}`, at])),
-      ...Object.fromEntries(Object.entries(RESULT).map(([name, at]) => [`result_${name}`, at])),
+      ...commonSymbols,
       stack: STACK,
       mair: WORLD_REGISTERS.MAIR_EL1,
       tcr: WORLD_REGISTERS.TCR_EL1,
@@ -280,16 +223,11 @@ function image(jobCount: number): Uint8Array {
       sctlr: WORLD_REGISTERS.SCTLR_EL1,
       code: CODE_PA,
       words: CODE_PA + (PC % PAGE),
-      pc: PC,
-      brk: BRK,
-      page: PAGE,
       plain: bufferPa(PLAIN),
       tagged: bufferPa(TAGGED),
-      buffer_bytes: BUFFER_BYTES,
-      writable_bytes: WRITABLE_BYTES,
       jobs_left: INPUT,
       pristine: INPUT + 16,
-      jobs: INPUT + 16 + pristineBytesCount,
+      jobs: INPUT + 16 + PRISTINE_BYTES,
       output: OUTPUT,
     },
   });
@@ -306,50 +244,31 @@ const BATCH = 2000;
 const TIME_LIMIT_MS = 120_000;
 
 /** Runs the jobs in order. Throws when QEMU fails or gives fewer results than jobs. */
-export function runSystem(jobs: readonly Job[]): Outcome[] {
-  const outcomes: Outcome[] = [];
-  for (let i = 0; i < jobs.length; i += BATCH) {
-    outcomes.push(...runBatch(jobs.slice(i, i + BATCH)));
-  }
-  return outcomes;
-}
+export const runSystem = (jobs: readonly Job[]): Outcome[] => runInBatches(jobs, BATCH, runBatch);
 
-function runBatch(jobs: readonly Job[]): Outcome[] {
-  const folder = mkdtempSync(join(tmpdir(), 'golden-'));
-  try {
-    const count = Buffer.alloc(16);
-    count.writeBigUInt64LE(BigInt(jobs.length));
-    const pristine = encodePristine(pristineBytes, pristineTags());
-    const input = Buffer.concat([count, pristine, ...jobs.map((job) => encodeJob(job))]);
-    writeFileSync(join(folder, 'image.bin'), image(jobs.length));
-    writeFileSync(join(folder, 'tables.bin'), tables());
-    writeFileSync(join(folder, 'input.bin'), input);
-    const load = (file: string, address: number): string[] => [
-      '-device',
-      `loader,file=${file},addr=0x${address.toString(16)},force-raw=on`,
-    ];
-    const run = spawnSync(
-      'qemu-system-aarch64',
-      [
-        ...['-M', 'virt,mte=on', '-cpu', QEMU_SYSTEM_CPU, '-m', '512M', '-nodefaults'],
-        ...['-display', 'none', '-semihosting-config', 'enable=on,target=native'],
-        ...load('image.bin', IMAGE),
-        ...load('tables.bin', RAM_PA),
-        ...load('input.bin', INPUT),
-        ...['-device', `loader,addr=0x${IMAGE.toString(16)},cpu-num=0`],
-      ],
-      { cwd: folder, timeout: TIME_LIMIT_MS },
-    );
-    if (run.error !== undefined) throw run.error;
-    if (run.status !== 0) throw new Error(`qemu-system-aarch64: ${run.stderr.toString()}`);
-    const bytes = readFileSync(join(folder, RESULT_FILE));
-    if (bytes.length !== jobs.length * RESULT.bytes) {
-      throw new Error(`${bytes.length / RESULT.bytes} results for ${jobs.length} jobs`);
-    }
-    return jobs.map((_, i) =>
-      decodeResult(bytes.subarray(i * RESULT.bytes, (i + 1) * RESULT.bytes)),
-    );
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
+function runBatch(jobs: readonly Job[], folder: string): Uint8Array {
+  const count = Buffer.alloc(16);
+  count.writeBigUInt64LE(BigInt(jobs.length));
+  writeFileSync(join(folder, 'image.bin'), image(jobs.length));
+  writeFileSync(join(folder, 'tables.bin'), tables());
+  writeFileSync(join(folder, 'input.bin'), Buffer.concat([count, encodeInput(jobs)]));
+  const load = (file: string, address: number): string[] => [
+    '-device',
+    `loader,file=${file},addr=0x${address.toString(16)},force-raw=on`,
+  ];
+  const run = spawnSync(
+    'qemu-system-aarch64',
+    [
+      ...['-M', 'virt,mte=on', '-cpu', QEMU_CPU, '-m', '512M', '-nodefaults'],
+      ...['-display', 'none', '-semihosting-config', 'enable=on,target=native'],
+      ...load('image.bin', IMAGE),
+      ...load('tables.bin', RAM_PA),
+      ...load('input.bin', INPUT),
+      ...['-device', `loader,addr=0x${IMAGE.toString(16)},cpu-num=0`],
+    ],
+    { cwd: folder, timeout: TIME_LIMIT_MS },
+  );
+  if (run.error !== undefined) throw run.error;
+  if (run.status !== 0) throw new Error(`qemu-system-aarch64: ${run.stderr.toString()}`);
+  return readFileSync(join(folder, RESULT_FILE));
 }

@@ -5,35 +5,22 @@
  * register has to be kept for the program itself. Called by `record-golden.ts`.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { assembleProgram } from '../../src/arm/a64/program.ts';
 import { writeElf } from '../../src/arm/elf-writer.ts';
+import { CODE_VA, PLAIN, TAGGED } from '../../test/conformance/golden-world.ts';
 import {
-  BRK,
-  BUFFER_BYTES,
-  CODE_VA,
-  PAGE,
-  PC,
-  PLAIN,
-  pristineBytes,
-  pristineTags,
-  TAGGED,
-  WRITABLE_BYTES,
-} from '../../test/conformance/golden-world.ts';
-import {
-  decodeResult,
-  encodeJob,
-  encodePristine,
-  JOB,
-  type Job,
-  type Outcome,
-  RESULT,
-} from './wire.ts';
-
-/** QEMU's CPU: without what the engine does not have and what would change the signal frame. */
-export const QEMU_USER_CPU = 'max,sve=off,sme=off,pauth=off';
+  commonRoutines,
+  commonSymbols,
+  encodeInput,
+  howFar,
+  PRISTINE_BYTES,
+  prefixed,
+  QEMU_CPU,
+  runInBatches,
+} from './executor.ts';
+import { type Job, type Outcome, RESULT } from './wire.ts';
 
 const ENTRY = 0x200000;
 const DATA = 0x300000;
@@ -54,19 +41,13 @@ const SYSCALL = {
 };
 
 const symbols = {
-  ...Object.fromEntries(Object.entries(SYSCALL).map(([name, number]) => [`sys_${name}`, number])),
-  ...Object.fromEntries(Object.entries(UC).map(([name, offset]) => [`uc_${name}`, offset])),
-  ...Object.fromEntries(Object.entries(JOB).map(([name, offset]) => [`job_${name}`, offset])),
-  ...Object.fromEntries(Object.entries(RESULT).map(([name, offset]) => [`result_${name}`, offset])),
+  ...commonSymbols,
+  ...prefixed('sys', SYSCALL),
+  ...prefixed('uc', UC),
   code: CODE_VA,
-  pc: PC,
-  brk: BRK,
   plain: PLAIN.va,
   tagged: TAGGED.va,
-  page: PAGE,
-  buffer_bytes: BUFFER_BYTES,
-  writable_bytes: WRITABLE_BYTES,
-  pristine_bytes: 2 * BUFFER_BYTES + BUFFER_BYTES / 16,
+  pristine_bytes: PRISTINE_BYTES,
   // MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
   map_flags: 0x32,
   prot_rw: 3,
@@ -143,12 +124,7 @@ start:
     ldr   x0, =(tagged + writable_bytes)
     mov   x2, #(1 | prot_mte)
     bl    protect
-    ldr   x0, =code
-    ldr   w1, =brk
-    mov   x2, #(page / 4)
-3:  str   w1, [x0], #4
-    sub   x2, x2, #1
-    cbnz  x2, 3b
+    bl    fill_code
     brk   #0
 
 signals:
@@ -189,40 +165,6 @@ receive:
     mov   x8, #sys_exit
     svc   #0
 
-// copy(x0 to, x1 from, x2 bytes, a multiple of 16)
-copy:
-    ldp   x3, x4, [x1], #16
-    stp   x3, x4, [x0], #16
-    subs  x2, x2, #16
-    b.ne  copy
-    ret
-
-// restore(x5 bytes of each buffer): contents and tags as at the start.
-restore:
-    mov   x15, x30
-    ldr   x0, =plain
-    ldr   x1, =pristine
-    mov   x2, x5
-    bl    copy
-    ldr   x0, =tagged
-    ldr   x1, =(pristine + 2 * buffer_bytes)
-    lsr   x2, x5, #4
-1:  ldrb  w3, [x1], #1
-    bfi   x0, x3, #56, #4
-    stg   x0, [x0], #16
-    subs  x2, x2, #1
-    b.ne  1b
-    // The data, under tags that match: LDG puts the tag into the pointer.
-    ldr   x0, =tagged
-    ldr   x1, =(pristine + buffer_bytes)
-    mov   x2, x5
-2:  ldg   x0, [x0]
-    ldp   x3, x4, [x1], #16
-    stp   x3, x4, [x0], #16
-    subs  x2, x2, #16
-    b.ne  2b
-    ret   x15
-
 // handler(x0 signal, x1 siginfo, x2 ucontext)
 handler:
     mov   x19, x2
@@ -250,24 +192,7 @@ handler:
     mov   x2, #512
     bl    copy
     ldr   x0, =(result + result_memory)
-    ldr   x1, =plain
-    mov   x2, #writable_bytes
-    bl    copy
-    ldr   x1, =tagged
-    mov   x2, #writable_bytes
-1:  ldg   x1, [x1]
-    ldp   x3, x4, [x1], #16
-    stp   x3, x4, [x0], #16
-    subs  x2, x2, #16
-    b.ne  1b
-    ldr   x1, =tagged
-    mov   x2, #(writable_bytes / 16)
-2:  ldg   x1, [x1]
-    ubfx  x3, x1, #56, #4
-    strb  w3, [x0], #1
-    add   x1, x1, #16
-    subs  x2, x2, #1
-    b.ne  2b
+    bl    save_memory
     mov   x9, x22
     ldr   x10, =result_bytes
 3:  mov   x0, #1
@@ -315,7 +240,7 @@ next:
     bl    copy
     str   xzr, [x19, #uc_end]
     ret   x20
-`;
+${commonRoutines}`;
 
 let program: Uint8Array | undefined;
 
@@ -334,40 +259,19 @@ function executable(): Uint8Array {
 const BATCH = 400;
 
 /** Runs the jobs in order. Throws when QEMU fails or gives fewer results than jobs. */
-export function runUser(jobs: readonly Job[]): Outcome[] {
-  const folder = mkdtempSync(join(tmpdir(), 'golden-'));
+export const runUser = (jobs: readonly Job[]): Outcome[] => runInBatches(jobs, BATCH, runBatch);
+
+function runBatch(jobs: readonly Job[], folder: string): Uint8Array {
   const file = join(folder, 'executor');
   writeFileSync(file, executable(), { mode: 0o755 });
-  const outcomes: Outcome[] = [];
-  try {
-    for (let i = 0; i < jobs.length; i += BATCH) {
-      outcomes.push(...runBatch(file, jobs.slice(i, i + BATCH)));
-    }
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-  return outcomes;
-}
-
-function runBatch(file: string, jobs: readonly Job[]): Outcome[] {
-  const input = Buffer.concat([
-    encodePristine(pristineBytes, pristineTags()),
-    ...jobs.map((job) => encodeJob(job)),
-  ]);
-  const run = spawnSync('qemu-aarch64', ['-cpu', QEMU_USER_CPU, file], {
-    input,
+  const run = spawnSync('qemu-aarch64', ['-cpu', QEMU_CPU, file], {
+    input: encodeInput(jobs),
     maxBuffer: (jobs.length + 1) * RESULT.bytes,
   });
   if (run.error !== undefined) throw run.error;
-  const count = run.stdout.length / RESULT.bytes;
-  if (run.status !== 0 || count !== jobs.length) {
-    const words = jobs[Math.floor(count)]?.words.map((word) => word.toString(16)).join(' ');
-    throw new Error(
-      `qemu-aarch64 ended with ${run.status ?? run.signal} after ${count} of ${jobs.length} ` +
-        `jobs (${words}): ${run.stderr.toString()}`,
-    );
+  if (run.status !== 0) {
+    const end = `${run.status ?? run.signal}, ${howFar(jobs, run.stdout)}`;
+    throw new Error(`qemu-aarch64 ended with ${end}: ${run.stderr.toString()}`);
   }
-  return jobs.map((_, i) =>
-    decodeResult(run.stdout.subarray(i * RESULT.bytes, (i + 1) * RESULT.bytes)),
-  );
+  return run.stdout;
 }
