@@ -36,7 +36,7 @@ function withSwap(options: Parameters<typeof newHost>[0] = {}, slotCount = 1024)
 }
 
 describe('MADV_PAGEOUT', () => {
-  it('D61, D62: the page is in swap, and comes back with data and tags', () => {
+  it('the page is in swap, and comes back with data and tags', () => {
     const space = withSwap().createProcess();
     const at = map(space, MTE);
     space.memory.writeU32(at, 0x1234);
