@@ -6,7 +6,7 @@
 import { assembleProgram } from '../../src/arm/a64/program.ts';
 import { MIB, PAGE_SIZE } from '../../src/base/index.ts';
 import { COUNTER_FREQUENCY_HZ } from '../../src/kvm/index.ts';
-import { bareMetalSource } from '../../src/vmm/guests/bare-metal.ts';
+import { bareMetalSource, firstCpuSetup } from '../../src/vmm/guests/bare-metal.ts';
 
 /** Where the working set begins, in bytes from the beginning of RAM. */
 export const WORKING_SET_OFFSET = 16 * MIB;
@@ -37,14 +37,7 @@ const source = ({ bytesPerSecond, workingSetBytes }: DirtyingGuest): string => `
 .equ ram_va, 0xc0000000
 
 start:
-  adr x0, stack_top
-  mov sp, x0
-  adr x0, vectors
-  msr vbar_el1, x0
-  mrs x0, id_aa64pfr1_el1
-  ubfx x23, x0, #8, #4
-  bl start_uart
-  bl build_tables
+  ${firstCpuSetup}
   // All of RAM, Tagged
   adr x0, l1
   mov x1, #ram_va >> 30

@@ -70,12 +70,15 @@ function packSlowAccess(options: AccessOptions, tag: boolean): number {
 
 const BLOCK_EMPTY = 0x40;
 
+/** Locals of an access: the VA, the TLB entry of its page, the linear address. */
+interface AccessLocals {
+  readonly va: number;
+  readonly entry: number;
+  readonly address: number;
+}
+
 /** Emits a probe; branches to the block at `depth` on a miss. Sets the entry and address locals. */
-function emitProbe(
-  h: Handler,
-  options: AccessOptions,
-  locals: { va: number; entry: number; address: number },
-): void {
+function emitProbe(h: Handler, options: AccessOptions, locals: AccessLocals): void {
   const { code } = h;
   const { va, entry, address } = locals;
   const indexMask = (TLB_ENTRIES - 1) << TLB_ENTRY_SHIFT;
@@ -109,11 +112,7 @@ function emitTagCompare(
 }
 
 /** Emits the tag check of a data access, inside the slow block. */
-function emitTagCheck(
-  h: Handler,
-  options: AccessOptions,
-  locals: { va: number; entry: number; address: number },
-): void {
+function emitTagCheck(h: Handler, options: AccessOptions, locals: AccessLocals): void {
   const { code } = h;
   const { va, entry, address } = locals;
   code.get(entry).memory(Op.i32Load, TLB_FLAGS);

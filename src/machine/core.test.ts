@@ -1,45 +1,28 @@
 /** The core on bare programs with the MMU off: budgets, exceptions, steps, code that changes. */
 import { describe, expect, it } from 'vitest';
+import { bareCore } from '../../test/support/bare-core.ts';
 import { assembleProgram } from '../arm/a64/program.ts';
 import * as S from '../engine/state.ts';
-import { CpuContext, slotIndex } from './context.ts';
-import { Core, type CoreExit } from './core.ts';
-import { DRAM_BASE, dramOnly, PhysicalMemory } from './memory.ts';
-
-const MIB = 1024 * 1024;
-
-/** A machine with `source` at the start of DRAM and a context that begins there at EL1. */
-function machine(source: string): { core: Core; context: CpuContext; memory: PhysicalMemory } {
-  const memory = new PhysicalMemory({ zones: dramOnly(4 * MIB), recordPageCount: 64 });
-  const core = new Core(memory);
-  const context = new CpuContext(memory, {
-    index: 0,
-    hypervisor: { readRegister: () => undefined, writeRegister: () => 'undefined' },
-  });
-  core.tlbs.register(context);
-  context.reset();
-  const program = assembleProgram(source, { base: BigInt(DRAM_BASE) });
-  memory.writeBytes(DRAM_BASE, program.bytes);
-  context.savedU64[S.PC / 8] = BigInt(DRAM_BASE);
-  return { core, context, memory };
-}
+import { slotIndex } from './context.ts';
+import type { Core, CoreExit } from './core.ts';
+import { DRAM_BASE } from './memory.ts';
 
 function run(source: string, budget = 10_000): { x: bigint[]; exit: CoreExit; core: Core } {
-  const { core, context } = machine(source);
+  const { core, context } = bareCore(source);
   const exit = core.run(context, budget);
   return { x: [...core.u64.subarray(0, 31)], exit, core };
 }
 
 describe('core: budget and counting', () => {
   it('run: straight-line code and branches, every instruction counted once', () => {
-    const { core, context } = machine('mov x0, #5\n1: subs x0, x0, #1\nb.ne 1b\nhvc #3');
+    const { core, context } = bareCore('mov x0, #5\n1: subs x0, x0, #1\nb.ne 1b\nhvc #3');
     const exit = core.run(context, 1000);
     expect(exit).toEqual({ kind: 'call', call: 'hvc', immediate: 3 });
     expect(core.executed).toBe(1 + 2 * 5 + 1);
   });
 
   it('run: an endless loop, ends at the budget and goes on where it was', () => {
-    const { core, context } = machine('1: add x0, x0, #1\nb 1b');
+    const { core, context } = bareCore('1: add x0, x0, #1\nb 1b');
     expect(core.run(context, 1000).kind).toBe('budget');
     expect(core.executed).toBe(1000);
     expect(core.run(context, 500).kind).toBe('budget');
@@ -74,7 +57,7 @@ describe('core: exceptions', () => {
   });
 
   it('vectors that cannot be fetched: the run ends at its budget', () => {
-    const { core, context } = machine('mov x0, #0x1000\nmsr vbar_el1, x0\n.word 0');
+    const { core, context } = bareCore('mov x0, #0x1000\nmsr vbar_el1, x0\n.word 0');
     expect(core.run(context, 1000).kind).toBe('budget');
     expect(core.exceptionCount).toBeGreaterThan(900);
   });
@@ -147,7 +130,7 @@ describe('core: software step', () => {
   });
 
   it('debugStep: each run executes one instruction', () => {
-    const { core, context } = machine('mov x0, #1\nb 1f\nnop\n1: add x0, x0, #1\nhvc #0');
+    const { core, context } = bareCore('mov x0, #1\nb 1f\nnop\n1: add x0, x0, #1\nhvc #0');
     context.debugStep = true;
     const pcs: bigint[] = [];
     for (let i = 0; i < 3; i++) {
@@ -176,7 +159,7 @@ describe('core: code that changes', () => {
   });
 
   it('write from outside: a loop that is predecoded runs the new instruction', () => {
-    const { core, context, memory } = machine('1: add x0, x0, #1\nb 1b');
+    const { core, context, memory } = bareCore('1: add x0, x0, #1\nb 1b');
     core.run(context, 100);
     const other = assembleProgram('add x1, x1, #1').bytes;
     memory.writeBytes(DRAM_BASE, other);
@@ -189,7 +172,7 @@ describe('core: code that changes', () => {
 
 describe('core: interrupts', () => {
   it('IRQ line while masked: taken when DAIFClr unmasks it, return address behind', () => {
-    const { core, context } = machine(`
+    const { core, context } = bareCore(`
       adr x9, vectors
       msr vbar_el1, x9
       msr daifclr, #2
@@ -224,7 +207,7 @@ describe('core: interrupts', () => {
     hvc #1`;
 
   it('SError while PSTATE.A masks it: ISR_EL1.A, then taken when unmasked, once', () => {
-    const { core, context } = machine(handled('mrs x0, isr_el1\n msr daifclr, #4\n nop'));
+    const { core, context } = bareCore(handled('mrs x0, isr_el1\n msr daifclr, #4\n nop'));
     core.setSErrorPending(context, true);
     expect(core.run(context, 100)).toMatchObject({ immediate: 1 });
     expect(core.u64[0]).toBe(0x100n);
@@ -236,7 +219,7 @@ describe('core: interrupts', () => {
   });
 
   it('SError and IRQ, both unmasked: SError first', () => {
-    const { core, context } = machine(handled('msr daifclr, #7\n nop'));
+    const { core, context } = bareCore(handled('msr daifclr, #7\n nop'));
     core.setInterruptLines(context, { irq: true, fiq: false });
     core.setSErrorPending(context, true);
     expect(core.run(context, 100)).toMatchObject({ immediate: 1 });
@@ -245,7 +228,7 @@ describe('core: interrupts', () => {
   });
 
   it('SError masked, IRQ not: the IRQ, and the SError stays', () => {
-    const { core, context } = machine(handled('msr daifclr, #2\n nop'));
+    const { core, context } = bareCore(handled('msr daifclr, #2\n nop'));
     core.setInterruptLines(context, { irq: true, fiq: false });
     core.setSErrorPending(context, true);
     expect(core.run(context, 100)).toMatchObject({ immediate: 2 });
@@ -253,13 +236,13 @@ describe('core: interrupts', () => {
   });
 
   it('SError masked: WFI does not wait', () => {
-    const { core, context } = machine('wfi\n hvc #1');
+    const { core, context } = bareCore('wfi\n hvc #1');
     core.setSErrorPending(context, true);
     expect(core.run(context, 100)).toMatchObject({ kind: 'call', immediate: 1 });
   });
 
   it('SError taken back: nothing happens', () => {
-    const { core, context } = machine(handled('msr daifclr, #4\n nop'));
+    const { core, context } = bareCore(handled('msr daifclr, #4\n nop'));
     core.setSErrorPending(context, true);
     core.setSErrorPending(context, false);
     expect(core.run(context, 100)).toMatchObject({ immediate: 4 });

@@ -1,11 +1,9 @@
 /** The software TLBs under running code: which VAs share an entry, which invalidation drops it. */
 import { describe, expect, it, vi } from 'vitest';
-import { assembleProgram } from '../arm/a64/program.ts';
+import { bareCore } from '../../test/support/bare-core.ts';
 import { hex } from '../base/index.ts';
-import * as S from '../engine/state.ts';
-import { CpuContext } from './context.ts';
-import { Core, type CoreExit } from './core.ts';
-import { DRAM_BASE, dramOnly, PhysicalMemory } from './memory.ts';
+import type { CoreExit } from './core.ts';
+import { DRAM_BASE } from './memory.ts';
 
 const TBI0 = 1n << 37n;
 const TBI1 = 1n << 38n;
@@ -46,17 +44,7 @@ tables:
 `;
 
 function run(source: string, tbi: bigint): { exit: CoreExit; x0: bigint; slow: number } {
-  const memory = new PhysicalMemory({ zones: dramOnly(4 * 1024 * 1024), recordPageCount: 64 });
-  const core = new Core(memory);
-  const context = new CpuContext(memory, {
-    index: 0,
-    hypervisor: { readRegister: () => undefined, writeRegister: () => 'undefined' },
-  });
-  core.tlbs.register(context);
-  context.reset();
-  const program = assembleProgram(underMmu(source, tbi), { base: LOWER });
-  memory.writeBytes(DRAM_BASE, program.bytes);
-  context.savedU64[S.PC / 8] = LOWER;
+  const { core, context } = bareCore(underMmu(source, tbi));
   const slow = vi.spyOn(core, 'slow');
   const exit = core.run(context, 10_000);
   return { exit, x0: core.u64[0]!, slow: slow.mock.calls.length };

@@ -250,43 +250,45 @@ export function registerChanges(before: State, after: State): Map<string, string
   return changes;
 }
 
-/** Runs of bytes that differ, as `m<address>`; gaps of up to 3 equal bytes stay in a run. */
-export function memoryChanges(
-  address: number,
+/** Where runs of differing bytes begin and end; up to `gap` equal bytes stay in a run. */
+function* changedRuns(
   before: Uint8Array,
   after: Uint8Array,
-): Map<string, string> {
-  const changes = new Map<string, string>();
+  gap: number,
+): Generator<[start: number, end: number]> {
   for (let i = 0; i < before.length; i++) {
     if (before[i] === after[i]) continue;
     let end = i + 1;
-    for (let j = end; j < Math.min(before.length, end + 4); j++) {
+    for (let j = end; j < Math.min(before.length, end + gap + 1); j++) {
       if (before[j] !== after[j]) end = j + 1;
     }
-    changes.set(
-      `m${(address + i).toString(16)}`,
-      Buffer.from(after.subarray(i, end)).toString('hex'),
-    );
-    i = end - 1;
+    yield [i, end];
+    i = end;
   }
-  return changes;
 }
 
-/** Runs of tags (one a byte) that differ, as `t<address>`. */
-export function tagChanges(
+/** Runs of bytes that differ, as `m<address>`; gaps of up to 3 equal bytes stay in a run. */
+export const memoryChanges = (
   address: number,
   before: Uint8Array,
   after: Uint8Array,
-): Map<string, string> {
-  const changes = new Map<string, string>();
-  for (let i = 0; i < before.length; i++) {
-    if (before[i] === after[i]) continue;
-    let end = i;
-    let text = '';
-    for (; end < before.length && before[end] !== after[end]; end++)
-      text += after[end]!.toString(16);
-    changes.set(`t${(address + 16 * i).toString(16)}`, text);
-    i = end;
-  }
-  return changes;
-}
+): Map<string, string> =>
+  new Map(
+    [...changedRuns(before, after, 3)].map(([start, end]) => [
+      `m${(address + start).toString(16)}`,
+      Buffer.from(after.subarray(start, end)).toString('hex'),
+    ]),
+  );
+
+/** Runs of tags (one a byte) that differ, as `t<address>`. */
+export const tagChanges = (
+  address: number,
+  before: Uint8Array,
+  after: Uint8Array,
+): Map<string, string> =>
+  new Map(
+    [...changedRuns(before, after, 0)].map(([start, end]) => [
+      `t${(address + 16 * start).toString(16)}`,
+      Array.from(after.subarray(start, end), (tag) => tag.toString(16)).join(''),
+    ]),
+  );

@@ -5,7 +5,7 @@
  * end. Its output and its last registers depend on every instruction before.
  */
 import { assembleProgram, type Program } from '../../src/arm/a64/program.ts';
-import { bareMetalSource } from '../../src/vmm/guests/bare-metal.ts';
+import { bareMetalSource, cpuSetup, firstCpuSetup } from '../../src/vmm/guests/bare-metal.ts';
 import { GuestChecks } from '../../src/vmm/guests/checks.ts';
 
 const checks = new GuestChecks('smp: ');
@@ -50,14 +50,7 @@ start_gic:
 const main = `
 start:
   mov x20, #0
-  adr x0, stack_top
-  mov sp, x0
-  adr x0, vectors
-  msr vbar_el1, x0
-  mrs x0, id_aa64pfr1_el1
-  ubfx x23, x0, #8, #4
-  bl start_uart
-  bl build_tables
+  ${firstCpuSetup}
   adr x28, state
   stp xzr, xzr, [x28, #counter]
   stp xzr, xzr, [x28, #finished]
@@ -89,10 +82,7 @@ start:
 second:
   mov x20, #1
   mov x22, #0
-  mrs x0, id_aa64pfr1_el1
-  ubfx x23, x0, #8, #4
-  adr x0, vectors
-  msr vbar_el1, x0
+  ${cpuSetup}
   adr x28, state
   bl start_gic
   bl turn_on_mmu

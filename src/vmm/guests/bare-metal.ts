@@ -70,7 +70,22 @@ const constants = `
 .equ sctlr_ata_bit, 43
 `;
 
-const setup = `
+/** Source with which every CPU begins, MMU off: vectors, MTE's level in x23. Changes x0. */
+export const cpuSetup = `
+  adr x0, vectors
+  msr vbar_el1, x0
+  mrs x0, id_aa64pfr1_el1
+  ubfx x23, x0, #8, #4`;
+
+/** Source with which the first CPU begins: the same, a stack, the UART, the tables. */
+export const firstCpuSetup = `
+  adr x0, stack_top
+  mov sp, x0
+  ${cpuSetup}
+  bl start_uart
+  bl build_tables`;
+
+const routines = `
 // Does not return.
 power_off:
   ldr x0, =psci_system_off
@@ -241,4 +256,4 @@ image_end:
 
 /** A whole guest: `main` is its code, `data` what it reads. */
 export const bareMetalSource = (main: string, data: string): string =>
-  [constants, header, main, setup, data, vectors, memory].join('\n');
+  [constants, header, main, routines, data, vectors, memory].join('\n');

@@ -12,7 +12,7 @@
  */
 import { assembleProgram, type Program } from '../../arm/a64/program.ts';
 import { dataAbortEsr, encodeFsc, FaultType } from '../../arm/syndrome.ts';
-import { bareMetalSource } from './bare-metal.ts';
+import { bareMetalSource, cpuSetup, firstCpuSetup } from './bare-metal.ts';
 import { GuestChecks } from './checks.ts';
 import { buildLinuxProgram, setTagChecks, stepOver } from './linux-program.ts';
 import { type TagWorkloadOptions, workerConstants, workerSource } from './tag-workload-worker.ts';
@@ -160,14 +160,7 @@ const bareMetal = (checks: GuestChecks): string => `
 
 start:
   mov x22, #0
-  adr x0, stack_top
-  mov sp, x0
-  adr x0, vectors
-  msr vbar_el1, x0
-  mrs x0, id_aa64pfr1_el1
-  ubfx x23, x0, #8, #4
-  bl start_uart
-  bl build_tables
+  ${firstCpuSetup}
   adr x28, state
   stp xzr, xzr, [x28, #finished]
   bl turn_on_mmu
@@ -194,10 +187,7 @@ start:
 
 second:
   mov x22, #1
-  mrs x0, id_aa64pfr1_el1
-  ubfx x23, x0, #8, #4
-  adr x0, vectors
-  msr vbar_el1, x0
+  ${cpuSetup}
   bl turn_on_mmu
   bl run_worker
   adr x28, state
