@@ -14,6 +14,8 @@ export interface MachineClock extends CounterClock {
   save(): ClockState | undefined;
   /** Goes on from a saved time; nothing where the world keeps it. */
   restore(state: ClockState): void;
+  /** The host's date for guests that ask, nanoseconds since 1970; absent where it is not told. */
+  realTimeNs?(): bigint;
 }
 
 /** The time of a machine that counts instructions. */
@@ -26,6 +28,10 @@ export interface ClockState {
 
 /** Instructions to a tick of the counter: 1 GHz worth at 62.5 MHz. */
 const INSTRUCTIONS_PER_TICK = 16;
+
+/** 2026-01-01, where the date of a machine that counts instructions begins. */
+const EPOCH_NS = 1_767_225_600_000_000_000n;
+const NS_PER_TICK = 1_000_000_000n / BigInt(COUNTER_FREQUENCY_HZ);
 
 export class InstructionClock implements MachineClock {
   readonly #executedHere: () => number;
@@ -63,6 +69,10 @@ export class InstructionClock implements MachineClock {
   restore({ executed, skippedTicks }: ClockState): void {
     this.#executedBefore = executed - this.#executedHere();
     this.#skipped = skippedTicks;
+  }
+
+  realTimeNs(): bigint {
+    return EPOCH_NS + BigInt(this.now()) * NS_PER_TICK;
   }
 }
 

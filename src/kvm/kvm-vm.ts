@@ -6,8 +6,9 @@
 
 import { Prng } from '../base/index.ts';
 import { Errno, errnoName, isRefusal, type Refusal, refuse } from '../host/index.ts';
+import type { MachineClock } from './clock.ts';
 import { VmTimers } from './counter.ts';
-import type { HypercallVm } from './hypercall.ts';
+import type { HypercallVm, PtpClock } from './hypercall.ts';
 import { IoEventFds } from './ioeventfd.ts';
 import type { Kvm } from './kvm.ts';
 import type { KvmArmCopyMteTags } from './mte.ts';
@@ -21,6 +22,7 @@ import {
   KVM_ARM_VM_SMCCC_CTRL,
   KVM_ARM_VM_SMCCC_FILTER,
   KVM_CAP_MAX_VCPUS,
+  KVM_CAP_PTP_KVM,
   type KvmArmCounterOffset,
   type KvmDeviceAttr,
   type KvmEnableCap,
@@ -54,6 +56,16 @@ export interface KvmVmOptions {
   readonly observer?: VmObserver;
 }
 
+/** What a VM's PTP calls read, where the machine's clock tells the date. */
+function ptpClock(clock: MachineClock, timers: VmTimers): PtpClock | undefined {
+  if (clock.realTimeNs === undefined) return undefined;
+  return {
+    realTimeNs: () => clock.realTimeNs!(),
+    virtualCount: () => timers.virtualOffset.exactCount(clock.now()),
+    physicalCount: () => timers.physicalOffset.exactCount(clock.now()),
+  };
+}
+
 export class KvmVm {
   readonly kvm: Kvm;
   readonly vm: Vm;
@@ -78,7 +90,9 @@ export class KvmVm {
     this.timers = new VmTimers(kvm.clock);
     this.interrupts = new VmInterrupts(this);
     const self = this;
+    const ptp = ptpClock(kvm.clock, this.timers);
     this.hypercalls = {
+      ...(ptp === undefined ? {} : { ptp }),
       registers: this.registers,
       smcccFilter: this.smcccFilter,
       prng: new Prng(options.seed ?? 0),
@@ -107,7 +121,7 @@ export class KvmVm {
 
   /** KVM_CHECK_EXTENSION. */
   checkExtension(cap: number): number {
-    return this.vm.checkExtension(cap);
+    return cap === KVM_CAP_PTP_KVM ? this.kvm.checkExtension(cap) : this.vm.checkExtension(cap);
   }
 
   /** KVM_ENABLE_CAP; see `Vm.enableCap`. */

@@ -4,6 +4,9 @@
  */
 import { beforeEach, describe, expect, it } from 'vitest';
 import { u64 } from '../../src/base/index.ts';
+import { isRefusal } from '../../src/host/index.ts';
+import { WallClock } from '../../src/kvm/clock.ts';
+import { Kvm } from '../../src/kvm/kvm.ts';
 import { SmcccAction } from '../../src/kvm/smccc-filter.ts';
 import * as uapi from '../../src/kvm/uapi.ts';
 import { CODE, GuestVm } from '../support/guest-vm.ts';
@@ -182,5 +185,37 @@ describe('conduits', () => {
     });
     vcpu.writeX(0, 77n);
     expect(other.answer()).toEqual({ kind: 'value', value: 77n });
+  });
+});
+
+describe('PTP', () => {
+  const PTP = uapi.ARM_SMCCC_VENDOR_HYP_KVM_PTP_FUNC_ID;
+  const EPOCH_NS = BigInt(Date.UTC(2026, 0, 1)) * 1_000_000n;
+  const TICK_NS = 16n;
+
+  it.each([
+    ['cntvct_el0', 0],
+    ['cntpct_el0', 1],
+  ])('the host’s date, and %s at that moment', (register, counter) => {
+    const guest = new GuestVm();
+    const ns = guest.value(`
+      mrs x9, ${register}
+      ${call(PTP, counter)}
+      mrs x11, ${register}
+      orr x0, x1, x0, lsl #32
+      orr x10, x3, x2, lsl #32`);
+    const [before, count, after] = [9, 10, 11].map((n) => guest.vcpus[0]!.readX(n));
+    expect(before! <= count! && count! <= after!).toBe(true);
+    // This VM's counters began with the machine.
+    expect(ns).toBe(EPOCH_NS + count! * TICK_NS);
+  });
+
+  it('a clock that is not told the date: no capability, NOT_SUPPORTED', () => {
+    const { host, process } = new GuestVm();
+    const kvm = new Kvm({ host, clock: new WallClock(() => 0) });
+    const vm = kvm.createVm(process);
+    if (isRefusal(vm)) throw new Error('a VM is created');
+    expect([kvm, vm].map((on) => on.checkExtension(uapi.KVM_CAP_PTP_KVM))).toEqual([0, 0]);
+    expect(vm.hypercalls.ptp).toBeUndefined();
   });
 });

@@ -75,7 +75,6 @@ export const differences: readonly Difference[] = [
     because: 'hardware breakpoints and watchpoints are not modelled',
   },
   { ids: ['A80'], change: answers('ret=0'), because: 'statistics are values, not a descriptor' },
-  { ids: ['A82'], change: answers('ret=0'), because: 'no clock of a host to give to a guest' },
   {
     ids: ['A35', 'A52'],
     on: '6.1',
