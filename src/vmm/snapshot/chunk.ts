@@ -39,41 +39,39 @@ export interface ChunkCounts {
 
 /** Makes raw chunks; its buffers are used again for the next one. */
 export class ChunkEncoder {
-  /** The 2 MiB of data. Filled by the caller before `encode`. */
-  readonly data = new Uint8Array(CHUNK_BYTES);
-  /** Their tags, one a byte. Filled by the caller too. */
+  /** The tags of its 2 MiB, one a byte. Filled by the caller before `encode`. */
   readonly tags = new Uint8Array(CHUNK_TAG_BYTES);
-  readonly #dataWords = new Int32Array(this.data.buffer);
   readonly #tagWords = new Int32Array(this.tags.buffer);
   readonly #raw = new Uint8Array(RAW_BYTES_MAX);
   readonly #rawHalves = new Uint16Array(this.#raw.buffer);
+  readonly #rawWords = new Int32Array(this.#raw.buffer);
 
-  /** The raw chunk, good until the next call; undefined when all is zero. */
-  encode(): Uint8Array | undefined {
-    const kinds = this.#raw.subarray(0, CHUNK_PAGES);
+  /**
+   * The raw chunk, good until the next call; undefined when all is zero. `readData` fills in the
+   * 2 MiB of data: where they are to stay, unless there are pages of zeros among them.
+   */
+  encode(readData: (target: Uint8Array) => void): Uint8Array | undefined {
+    const raw = this.#raw;
     let at = CHUNK_PAGES;
     for (let page = 0; page < CHUNK_PAGES; page++) {
       const kind = this.#tagKind(page);
-      kinds[page] = kind;
+      raw[page] = kind;
       if (kind === TAGS_STORED) {
         this.#packTags(page, at);
         at += PACKED_TAG_BYTES;
       }
     }
-    let isZero = at === CHUNK_PAGES && isZeroWords(this.#kindWords, 0, CHUNK_PAGES / 4);
+    const hasTags = !isZeroWords(this.#rawWords, 0, CHUNK_PAGES / 4);
+    const dataAt = at;
+    readData(raw.subarray(dataAt, dataAt + CHUNK_BYTES));
     for (let page = 0; page < CHUNK_PAGES; page++) {
-      if (isZeroWords(this.#dataWords, page * (PAGE_SIZE / 4), PAGE_SIZE / 4)) continue;
-      const from = page * PAGE_SIZE;
-      this.#raw.set(this.data.subarray(from, from + PAGE_SIZE), at);
-      kinds[page] = kinds[page]! | DATA_STORED;
+      const from = dataAt + page * PAGE_SIZE;
+      if (isZeroWords(this.#rawWords, from / 4, PAGE_SIZE / 4)) continue;
+      if (from !== at) raw.copyWithin(at, from, from + PAGE_SIZE);
+      raw[page] = raw[page]! | DATA_STORED;
       at += PAGE_SIZE;
-      isZero = false;
     }
-    return isZero ? undefined : this.#raw.subarray(0, at);
-  }
-
-  get #kindWords(): Int32Array {
-    return new Int32Array(this.#raw.buffer, 0, CHUNK_PAGES / 4);
+    return hasTags || at > dataAt ? raw.subarray(0, at) : undefined;
   }
 
   /** The tag part of a page's kind. */

@@ -30,12 +30,13 @@ export class RamReader {
     const { process, ramHva } = this.#machine;
     const at = hva(ramHva + chunk * CHUNK_BYTES);
     if (this.#isUntouched(at)) return undefined;
-    const { data, tags } = this.#encoder;
-    if (process.memory.readInto(at, data) !== CHUNK_BYTES) {
-      throw refused(chunk, 'cannot be read', process.memory.read(at, PAGE_SIZE));
+    if (this.#tagBuffer !== undefined) {
+      this.#readTags(chunk, this.#tagBuffer, this.#encoder.tags);
     }
-    if (this.#tagBuffer !== undefined) this.#readTags(chunk, this.#tagBuffer, tags);
-    return this.#encoder.encode();
+    return this.#encoder.encode((data) => {
+      if (process.memory.readInto(at, data) === CHUNK_BYTES) return;
+      throw refused(chunk, 'cannot be read', process.memory.read(at, PAGE_SIZE));
+    });
   }
 
   /** Gives the buffer back. */
