@@ -34,6 +34,7 @@ describe('parseCommandLine', () => {
       tlsCertificates: undefined,
       restore: undefined,
       restoreMode: 'lazy',
+      asked: new Set(),
     });
   });
 
@@ -64,6 +65,7 @@ describe('parseCommandLine', () => {
       tlsCertificates: undefined,
       restore: undefined,
       restoreMode: 'eager',
+      asked: new Set(['ramBytes', 'cpuCount', 'mte', 'seed', 'policy']),
     });
   });
 

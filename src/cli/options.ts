@@ -51,8 +51,20 @@ export interface RunOptions extends GuestOptions {
   readonly tlsCertificates: string | undefined;
   /** A snapshot's file. */
   readonly restore: string | undefined;
+  /** What of the machine the command line names itself: a snapshot must agree with it. */
+  readonly asked: ReadonlySet<MachineOption>;
   readonly restoreMode: RestoreMode;
 }
+
+/** What a machine is, by the options that say so. */
+export const machineOptions = {
+  ramBytes: '-m',
+  cpuCount: '--smp',
+  mte: '--mte',
+  seed: '--seed',
+  policy: '--policy',
+} as const satisfies Partial<Record<keyof GuestOptions, string>>;
+export type MachineOption = keyof typeof machineOptions;
 
 export interface DemoOptions extends GuestOptions {
   /** Run the guest that needs no download. */
@@ -179,8 +191,8 @@ export function parseCommandLine(args: readonly string[], version: string): CliC
     .option('--incoming <address>', 'wait for a guest: tcp:HOST:PORT; see granule migrate')
     .option('--restore <file>', 'go on from a snapshot')
     .option('--restore-mode <mode>', 'lazy: memory when it is touched; eager: first all', 'lazy')
-    .action((raw) => {
-      command = { kind: 'run', options: runOptions(check(RunSchema, raw)) };
+    .action((raw, run: Commander) => {
+      command = { kind: 'run', options: runOptions(check(RunSchema, raw), askedOf(run)) };
     });
   guestOptions(program.command('demo').description("boot Debian's kernel and test MTE inside it"))
     .option('--embedded', 'run the built-in bare-metal guest instead: no download')
@@ -237,8 +249,20 @@ function common(parsed: z.output<typeof DemoSchema> | z.output<typeof RunSchema>
   };
 }
 
-function runOptions(parsed: z.output<typeof RunSchema>): RunOptions {
+/** The options of a machine that stand on the command line; commander knows them without dashes. */
+function askedOf(command: Commander): ReadonlySet<MachineOption> {
+  const names = Object.keys(machineOptions) as MachineOption[];
+  const isAsked = (name: MachineOption): boolean =>
+    command.getOptionValueSource(machineOptions[name].replace(/^-+/, '')) === 'cli';
+  return new Set(names.filter(isAsked));
+}
+
+function runOptions(
+  parsed: z.output<typeof RunSchema>,
+  asked: ReadonlySet<MachineOption>,
+): RunOptions {
   return {
+    asked,
     ...common(parsed),
     kernel: parsed.kernel,
     initrd: parsed.initrd,

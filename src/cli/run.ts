@@ -5,6 +5,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { type BootPlan, planBoot } from '../vmm/boot.ts';
+import { sizeText } from '../vmm/boot-error.ts';
 import type {
   Attach,
   MachineConsole,
@@ -14,7 +15,12 @@ import type {
 import type { SnapshotFile } from '../vmm/snapshot/snapshot-file.ts';
 import { CliError } from './cli-error.ts';
 import { type ConsoleHost, ProcessConsole } from './console.ts';
-import type { GuestOptions, RunOptions } from './options.ts';
+import {
+  type GuestOptions,
+  type MachineOption,
+  machineOptions,
+  type RunOptions,
+} from './options.ts';
 import type { Services } from './services.ts';
 import { summaryLines } from './summary.ts';
 
@@ -26,7 +32,7 @@ export async function runCommand(
   host: ConsoleHost,
 ): Promise<number> {
   const { monitor, incoming, restore } = options;
-  const snapshot = restore === undefined ? undefined : await snapshotAt(restore);
+  const snapshot = restore === undefined ? undefined : await snapshotAt(restore, options);
   const shape = snapshot === undefined ? options : { ...snapshot.shape, ...snapshot.shape.plan };
   const attached = monitor !== undefined || incoming !== undefined || snapshot !== undefined;
   const attach = attached ? await attaching(options, version, snapshot?.file) : undefined;
@@ -57,12 +63,37 @@ function planFor(options: RunOptions): MachineOptions['plan'] {
   return plan;
 }
 
-/** The snapshot and the machine that it is of. */
-async function snapshotAt(path: string) {
+/** The snapshot and the machine that it is of, which is the one asked for. */
+async function snapshotAt(path: string, options: RunOptions) {
   const { openSnapshot } = await import('../vmm/snapshot/snapshot-file.ts');
   const { machineOf } = await import('../vmm/snapshot/restore.ts');
   const file = openSnapshot(path);
-  return { file, shape: machineOf(file) };
+  const shape = machineOf(file);
+  const found: GuestMachine = { ...shape, ...shape.plan };
+  for (const name of options.asked) {
+    if (textOf(name, found) === textOf(name, options)) continue;
+    const flag = machineOptions[name];
+    throw new CliError(
+      `${path}: of a machine with ${flag} ${textOf(name, found)}, not ${textOf(name, options)}`,
+    );
+  }
+  return { file, shape };
+}
+
+type GuestMachine = Pick<GuestOptions, MachineOption>;
+
+/** An option's value as it is written. */
+function textOf(name: MachineOption, machine: GuestMachine): string {
+  switch (name) {
+    case 'ramBytes':
+      return sizeText(machine.ramBytes);
+    case 'mte':
+      return machine.mte ? 'on' : 'off';
+    case 'policy':
+      return machine.policy.name;
+    default:
+      return String(machine[name]);
+  }
 }
 
 /** Files of keys are read at once; the rest waits for a machine. */

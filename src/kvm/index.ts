@@ -13,6 +13,7 @@ export {
   type KvmPolicyChoice,
   KvmPolicyError,
   kvmPolicy,
+  kvmPolicyNamed,
   LINUX_VERSIONS,
   linux61,
   linux612,

@@ -96,6 +96,20 @@ export function kvmPolicy(choice: KvmPolicyChoice = {}): KvmPolicy {
   };
 }
 
+/** The policy with a `name`, as a saved machine keeps it; undefined where there is none. */
+export function kvmPolicyNamed(name: string): KvmPolicy | undefined {
+  for (const linux of LINUX_VERSIONS) {
+    for (const tagging of TAGGING) {
+      for (const untaggable of UNTAGGABLE) {
+        if (nameOf(linux, { tagging, untaggable }) === name) {
+          return kvmPolicy({ linux, tagging, untaggable });
+        }
+      }
+    }
+  }
+  return undefined;
+}
+
 /** `linux-6.12`, then what differs from it. */
 function nameOf(linux: LinuxVersion, chosen: { tagging: Tagging; untaggable: Untaggable }): string {
   const parts = [`linux-${linux}`];

@@ -4,7 +4,7 @@
  * comes when it is touched (lazy-ram.ts). Called by `granule run --restore` and by programs.
  */
 import { assert } from '../../base/index.ts';
-import { type KvmPolicy, linux61, linux612 } from '../../kvm/index.ts';
+import { kvmPolicyNamed } from '../../kvm/index.ts';
 import type { Machine, MachineSetup } from '../machine.ts';
 import { applyState, checkSameMachine } from '../state/apply.ts';
 import { describeMachine } from '../state/capture.ts';
@@ -13,18 +13,15 @@ import { RamWriter } from './ram-writer.ts';
 import { SnapshotError, withState } from './snapshot-error.ts';
 import type { SnapshotFile } from './snapshot-file.ts';
 
-const policies: readonly KvmPolicy[] = [linux612, linux61];
-
 /** What of a machine's setup the snapshot decides. Throws `SnapshotError` 'machine-differs'. */
 export function machineOf({
   path,
   state,
 }: SnapshotFile): Required<Pick<MachineSetup, 'plan' | 'mte' | 'seed' | 'policy'>> {
   const { ramBytes, cpuCount, mte, seed, policy: name } = state.machine;
-  const policy = policies.find((candidate) => candidate.name === name);
+  const policy = kvmPolicyNamed(name);
   if (policy === undefined) {
-    const known = policies.map((candidate) => candidate.name).join(' and ');
-    const text = `${path}: of a machine with KVM's policy ${name}, and only ${known} are known`;
+    const text = `${path}: of a machine with KVM's policy ${name}, which is not known`;
     throw new SnapshotError('machine-differs', text);
   }
   return { plan: { ramBytes, cpuCount }, mte, seed, policy };
