@@ -35,6 +35,8 @@ export const RECORD_BASE = 0x130;
 /** i32: why `enter` returned, a `Leave`. */
 export const LEAVE = 0x134;
 export const PAGE_VA = 0x138;
+/** i32: 1 while the event register is set, so that WFE does not wait. */
+export const EVENT_REGISTER = 0x140;
 /** i32 linear addresses of the TLBs in use. */
 export const TLB = 0x148;
 export const TLB_EL0 = 0x14c;

@@ -165,7 +165,6 @@ export class Vcpu extends VcpuState {
   #reset(): void {
     this.core.unload();
     resetVcpuRegisters(this);
-    this.context.savedI32[S.MONITOR_ADDRESS / 4] = 0;
     this.core.tlbs.flush(this.context);
     this.#waiting = false;
     this.#awaited = undefined;
@@ -314,8 +313,6 @@ export class Vcpu extends VcpuState {
     }
     this.#vm.isRunning = true;
     try {
-      // The guest is entered by an exception return. Arm: AArch64.ExceptionReturn().
-      this.core.s[S.MONITOR_ADDRESS / 4] = 0;
       const exit = this.#loop(budget);
       this.interrupts.showTimers();
       if (!TURN_ENDS.includes(exit.kind)) this.#count(exit.kind);

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { bareCore } from '../../test/support/bare-core.ts';
 import { assembleProgram } from '../arm/a64/program.ts';
 import * as S from '../engine/state.ts';
-import { slotIndex } from './context.ts';
+import { CpuContext, slotIndex } from './context.ts';
 import type { Core, CoreExit } from './core.ts';
 import { DRAM_BASE } from './memory.ts';
 
@@ -167,6 +167,52 @@ describe('core: code that changes', () => {
     core.run(context, 100);
     expect(core.u64[0]).toBe(before);
     expect(core.u64[1]).toBeGreaterThan(0n);
+  });
+});
+
+describe('core: events', () => {
+  /** What a run of `source` gives, after which the event register was clear at the WFE or not. */
+  const waits: [what: string, source: string, waits: boolean][] = [
+    ['entered by an exception return', 'wfe', false],
+    ['the second WFE', 'wfe\n wfe', true],
+    ['behind SEVL', 'wfe\n sevl\n wfe', false],
+    ['behind SEV of its own', 'wfe\n sev\n wfe', false],
+    ['two events are one', 'sev\n sevl\n wfe\n wfe', true],
+    ['YIELD is no WFE', 'wfe\n nop\n nop\n wfe', true],
+    [
+      'behind an ERET',
+      'wfe\n mov x0, #0x3c5\n msr spsr_el1, x0\n adr x0, 1f\n msr elr_el1, x0\n eret\n 1: wfe',
+      false,
+    ],
+  ];
+  for (const [what, source, isWait] of waits) {
+    it(`WFE: ${what}, ${isWait ? 'the run ends' : 'it goes on'}`, () => {
+      const { exit } = run(`${source}\n hvc #1`);
+      expect(exit).toMatchObject(isWait ? { kind: 'wait', wait: 'wfe' } : { kind: 'call' });
+    });
+  }
+
+  it('WFE at EL0 under SCTLR_EL1.nTWE = 0: trapped only where it would wait', () => {
+    const { core, context } = bareCore('wfe\n wfe\n .align 11\n .space 0x400\n hvc #1');
+    context.savedI32[S.EL / 4] = 0;
+    context.savedU64[slotIndex('VBAR_EL1') / 2] = BigInt(DRAM_BASE) + 0x800n;
+    context.savedU64[slotIndex('SCTLR_EL1') / 2] = 0n;
+    expect(core.run(context, 10)).toMatchObject({ kind: 'call', immediate: 1 });
+    expect(core.u64[slotIndex('ESR_EL1') / 2]).toBe(0x07e0_0001n);
+    expect(core.u64[slotIndex('ELR_EL1') / 2]).toBe(BigInt(DRAM_BASE) + 4n);
+  });
+
+  it('SEV: the other contexts of the VM have an event, those of another VM not', () => {
+    const { core, context, memory } = bareCore('sev\n hvc #0');
+    const [sibling, stranger] = [1, 2].map((index) => {
+      const other = new CpuContext(memory, { index, hypervisor: context.hypervisor });
+      core.tlbs.register(other);
+      return other;
+    });
+    stranger!.vmid = 7;
+    core.run(context, 10);
+    expect(sibling!.savedI32[S.EVENT_REGISTER / 4]).toBe(1);
+    expect(stranger!.savedI32[S.EVENT_REGISTER / 4]).toBe(0);
   });
 });
 

@@ -144,8 +144,6 @@ export class Core implements EngineHooks {
     this.unload();
     this.memory.u8.set(context.saved, 0);
     this.#context = context;
-    // Another vCPU may have written what this one's monitor watches.
-    this.s[S.MONITOR_ADDRESS / 4] = 0;
     this.modeChanged();
     this.translationChanged();
   }
@@ -160,11 +158,15 @@ export class Core implements EngineHooks {
 
   /**
    * Runs `context` for at most about `budget` instructions (it ends at the first taken branch
-   * behind that). Interrupts are taken on entry and whenever they become deliverable.
+   * behind that). Interrupts are taken on entry and whenever they become deliverable. The entry is
+   * the hypervisor's exception return: the monitor is clear and the event register set, so that
+   * nothing of either is left over from what other contexts did meanwhile.
    */
   run(context: CpuContext, budget: number): CoreExit {
     this.load(context);
     const { s } = this;
+    s[S.MONITOR_ADDRESS / 4] = 0;
+    this.sendEventLocal();
     this.#sliceBudget = budget;
     s[S.BUDGET / 4] = budget * 8;
     this.#updateLine(context);
@@ -377,6 +379,29 @@ export class Core implements EngineHooks {
   #illegalState(): void {
     this.#chargeException();
     takeException(this, Vector.sync, illegalStateEsr());
+  }
+
+  // ---- events ---------------------------------------------------------------------------------
+
+  /** Sets the event register of the context that runs. Arm: SendEventLocal(). */
+  sendEventLocal(): void {
+    this.s[S.EVENT_REGISTER / 4] = 1;
+  }
+
+  /** Sets the event registers of all contexts of its VM. Arm: SendEvent(). */
+  sendEvent(): void {
+    for (const { savedI32 } of this.tlbs.sharing(this.context.vmid)) {
+      savedI32[S.EVENT_REGISTER / 4] = 1;
+    }
+    this.sendEventLocal();
+  }
+
+  /** Whether the event register was set; it is clear afterwards. Arm: ClearEventRegister(). */
+  takeEvent(): boolean {
+    const { s } = this;
+    const wasSet = s[S.EVENT_REGISTER / 4] === 1;
+    s[S.EVENT_REGISTER / 4] = 0;
+    return wasSet;
   }
 
   // ---- interrupts and mode --------------------------------------------------------------------

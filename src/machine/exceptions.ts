@@ -114,5 +114,6 @@ export function exceptionReturn(core: Core): void {
   s[S.PC / 4] = s[ELR]!;
   s[S.PC / 4 + 1] = s[ELR + 1]!;
   s[S.MONITOR_ADDRESS / 4] = 0;
+  core.sendEventLocal();
   core.modeChanged();
 }

@@ -84,11 +84,18 @@ export function carryOut(core: Core, op: SystemOp): boolean {
     case SystemOp.sysl:
       return systemInstruction(core, op === SystemOp.sysl);
     case SystemOp.wfi:
+      // A pending interrupt, masked or not, ends a WFI at once.
+      return core.interruptPending() ? interruptsAfter(core) : wait(core, WfxKind.wfi);
     case SystemOp.wfe:
-      return wait(core, op === SystemOp.wfi ? 'wfi' : 'wfe');
+      return core.takeEvent() ? false : wait(core, WfxKind.wfe);
     case SystemOp.yield:
-      return wait(core, 'yield');
+      return giveWay(core, 'yield');
     case SystemOp.sev:
+      core.sendEvent();
+      return false;
+    case SystemOp.sevl:
+      core.sendEventLocal();
+      return false;
     case SystemOp.isb:
       return false;
     case SystemOp.fpTrap:
@@ -121,15 +128,20 @@ function call(core: Core, name: 'hvc' | 'smc'): boolean {
 const NTWI = 1 << 16;
 const NTWE = 1 << 18;
 
-/** At EL0, SCTLR_EL1.nTWI and nTWE may trap. Arm: AArch64.CheckForWFxTrap(). */
-function wait(core: Core, name: 'wfi' | 'wfe' | 'yield'): boolean {
+/**
+ * WFI or WFE with nothing that ends it already. At EL0 SCTLR_EL1.nTWI and nTWE may trap it; else it
+ * is the hypervisor's, as under HCR_EL2.TWI and TWE. Arm: AArch64.CheckForWFxTrap().
+ */
+function wait(core: Core, kind: typeof WfxKind.wfi | typeof WfxKind.wfe): true {
   const { s } = core;
-  const traps = name === 'wfi' ? NTWI : name === 'wfe' ? NTWE : 0;
-  if (s[S.EL / 4] === 0 && traps !== 0 && (s[SCTLR]! & traps) === 0) {
-    return raise(core, wfxEsr(name === 'wfe' ? WfxKind.wfe : WfxKind.wfi));
+  const isWfe = kind === WfxKind.wfe;
+  if (s[S.EL / 4] === 0 && (s[SCTLR]! & (isWfe ? NTWE : NTWI)) === 0) {
+    return raise(core, wfxEsr(kind));
   }
-  // A pending interrupt, masked or not, ends a WFI at once.
-  if (name === 'wfi' && core.interruptPending()) return interruptsAfter(core);
+  return giveWay(core, isWfe ? 'wfe' : 'wfi');
+}
+
+function giveWay(core: Core, name: 'wfi' | 'wfe' | 'yield'): true {
   core.advancePc();
   core.leave({ kind: 'wait', wait: name });
   return true;

@@ -140,10 +140,12 @@ describe('WFI', () => {
     guest.setBits('SCTLR_EL1', (1n << 16n) | (1n << 18n), 0n);
     const trap = { kind: 'exception', vector: 0x400, elr: 0x1_4000_0004n };
     expect(guest.runAtEl0('wfi')).toMatchObject({ ...trap, esr: 0x07e0_0000n });
-    expect(guest.runAtEl0('wfe')).toMatchObject({ ...trap, esr: 0x07e0_0001n });
+    // An event is there: the exception return to EL0 was one. The second WFE would wait.
+    const second = { ...trap, elr: trap.elr + 4n };
+    expect(guest.runAtEl0('wfe\n wfe')).toMatchObject({ ...second, esr: 0x07e0_0001n });
     guest.setBits('SCTLR_EL1', (1n << 16n) | (1n << 18n), (1n << 16n) | (1n << 18n));
     expect(guest.beginAtEl0('wfi').run()).toEqual({ kind: 'blocked' });
-    expect(guest.beginAtEl0('wfe').run()).toEqual({ kind: 'yielded' });
+    expect(guest.beginAtEl0('wfe\n wfe').run()).toEqual({ kind: 'yielded' });
   });
 });
 

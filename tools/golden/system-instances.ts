@@ -31,7 +31,7 @@ const PROGRAMS: readonly (readonly string[])[] = [
   ['mrs x7, dczid_el0'],
 ];
 
-/** Exceptions and hints. Not WFE: without an event register it always gives up its turn. */
+/** Exceptions and hints. */
 const SINGLE: readonly (readonly [row: string, ...lines: string[]])[] = [
   ['SVC', 'svc #0'],
   ['SVC', 'svc #0xbeef'],
@@ -41,8 +41,10 @@ const SINGLE: readonly (readonly [row: string, ...lines: string[]])[] = [
   ['HINT', 'hint #25'],
   ['HINT', 'hint #127'],
   ['YIELD', 'yield'],
+  ['WFE', 'wfe'],
   ['SEV', 'sev'],
   ['SEVL', 'sevl'],
+  ['SEVL', 'sevl', 'wfe', 'sevl', 'wfe'],
 ];
 
 function withControls(instance: Instance, prng: Prng): Instance {

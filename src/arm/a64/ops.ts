@@ -88,6 +88,7 @@ export const SystemOp = {
   spAlignment: 18,
   /** An interrupt may have become deliverable. */
   irqCheck: 19,
+  sevl: 20,
 } as const;
 export type SystemOp = (typeof SystemOp)[keyof typeof SystemOp];
 

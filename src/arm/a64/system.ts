@@ -108,7 +108,7 @@ export const rows: Row[] = [
   hint('wfe', 2, SystemOp.wfe),
   hint('wfi', 3, SystemOp.wfi),
   hint('sev', 4, SystemOp.sev),
-  hint('sevl', 5, SystemOp.sev),
+  hint('sevl', 5, SystemOp.sevl),
   row('CLREX', '11010101000000110011 iiii 010 11111', 'clrex{ #<u:i=15>}', (b) =>
     b.clearExclusive(),
   ),

@@ -5,9 +5,10 @@
  * with the same memory goes on as this one does, instruction for instruction. Guest memory is not
  * part of it.
  *
- * Not carried, as no KVM carries it: TLBs and the exclusive monitor. The monitor is clear between
- * slices; and a guest that clears the access flag of a descriptor without invalidating its TLB
- * entry may see the flag set again sooner than it would have here.
+ * Not carried, as no KVM carries it: TLBs, the exclusive monitor and the event register. Entering
+ * the guest clears the one and sets the other; and a guest that clears the access flag of a
+ * descriptor without invalidating its TLB entry may see the flag set again sooner than it would
+ * have here.
  */
 import { assert } from '../../base/index.ts';
 import { isRefusal } from '../../host/index.ts';
