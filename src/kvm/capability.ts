@@ -48,6 +48,7 @@ const always: readonly number[] = [
   uapi.KVM_CAP_SYSTEM_EVENT_DATA,
   uapi.KVM_CAP_ARM_SYSTEM_SUSPEND,
   uapi.KVM_CAP_COUNTER_OFFSET,
+  uapi.KVM_CAP_PTP_KVM,
 ];
 
 /** The answer of KVM_CHECK_EXTENSION for `cap`, 0 for what is not there or not known. */

@@ -14,8 +14,8 @@ export interface MachineClock extends CounterClock {
   save(): ClockState | undefined;
   /** Goes on from a saved time; nothing where the world keeps it. */
   restore(state: ClockState): void;
-  /** The host's date for guests that ask, nanoseconds since 1970; absent where it is not told. */
-  realTimeNs?(): bigint;
+  /** The host's date for guests and devices that ask, in nanoseconds since 1970. */
+  realTimeNs(): bigint;
 }
 
 /** The time of a machine that counts instructions. */
@@ -31,6 +31,7 @@ const INSTRUCTIONS_PER_TICK = 16;
 
 /** 2026-01-01, where the date of a machine that counts instructions begins. */
 const EPOCH_NS = 1_767_225_600_000_000_000n;
+const NS_PER_MS = 1_000_000n;
 const NS_PER_TICK = 1_000_000_000n / BigInt(COUNTER_FREQUENCY_HZ);
 
 export class InstructionClock implements MachineClock {
@@ -82,10 +83,15 @@ const INSTRUCTIONS_PER_WALL_TICK = 1;
 export class WallClock implements MachineClock {
   readonly #startMs: number;
   readonly #nowMs: () => number;
+  readonly #dateMs: () => number;
 
-  /** `nowMs`: milliseconds that never go back, e.g. `performance.now`. */
-  constructor(nowMs: () => number) {
+  /**
+   * Both in milliseconds: `nowMs` never goes back, e.g. `performance.now`; `dateMs` is since 1970,
+   * e.g. `Date.now`.
+   */
+  constructor({ nowMs, dateMs }: { nowMs: () => number; dateMs: () => number }) {
     this.#nowMs = nowMs;
+    this.#dateMs = dateMs;
     this.#startMs = nowMs();
   }
 
@@ -107,4 +113,8 @@ export class WallClock implements MachineClock {
 
   /** The guest's counters go on by their offsets, which are registers. */
   restore(): void {}
+
+  realTimeNs(): bigint {
+    return BigInt(this.#dateMs()) * NS_PER_MS;
+  }
 }

@@ -24,8 +24,8 @@ export interface HypercallVm {
   readonly systemSuspendEnabled: boolean;
   /** Source of the TRNG's bits. */
   readonly prng: Prng;
-  /** Host time for guests that ask for it; a host without keeps the PTP call unsupported. */
-  readonly ptp?: PtpClock;
+  /** Host time for guests that ask for it. */
+  readonly ptp: PtpClock;
   readonly vcpuCount: number;
   /** Affinity fields of a vCPU's MPIDR_EL1: Aff3 in 39:32, Aff2:Aff1:Aff0 in 23:0. */
   affinityOf(vcpu: number): bigint;

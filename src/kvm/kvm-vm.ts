@@ -22,7 +22,6 @@ import {
   KVM_ARM_VM_SMCCC_CTRL,
   KVM_ARM_VM_SMCCC_FILTER,
   KVM_CAP_MAX_VCPUS,
-  KVM_CAP_PTP_KVM,
   type KvmArmCounterOffset,
   type KvmDeviceAttr,
   type KvmEnableCap,
@@ -56,15 +55,12 @@ export interface KvmVmOptions {
   readonly observer?: VmObserver;
 }
 
-/** What a VM's PTP calls read, where the machine's clock tells the date. */
-function ptpClock(clock: MachineClock, timers: VmTimers): PtpClock | undefined {
-  if (clock.realTimeNs === undefined) return undefined;
-  return {
-    realTimeNs: () => clock.realTimeNs!(),
-    virtualCount: () => timers.virtualOffset.exactCount(clock.now()),
-    physicalCount: () => timers.physicalOffset.exactCount(clock.now()),
-  };
-}
+/** What a VM's PTP calls read. */
+const ptpClock = (clock: MachineClock, timers: VmTimers): PtpClock => ({
+  realTimeNs: () => clock.realTimeNs(),
+  virtualCount: () => timers.virtualOffset.exactCount(clock.now()),
+  physicalCount: () => timers.physicalOffset.exactCount(clock.now()),
+});
 
 export class KvmVm {
   readonly kvm: Kvm;
@@ -90,9 +86,8 @@ export class KvmVm {
     this.timers = new VmTimers(kvm.clock);
     this.interrupts = new VmInterrupts(this);
     const self = this;
-    const ptp = ptpClock(kvm.clock, this.timers);
     this.hypercalls = {
-      ...(ptp === undefined ? {} : { ptp }),
+      ptp: ptpClock(kvm.clock, this.timers),
       registers: this.registers,
       smcccFilter: this.smcccFilter,
       prng: new Prng(options.seed ?? 0),
@@ -121,7 +116,7 @@ export class KvmVm {
 
   /** KVM_CHECK_EXTENSION. */
   checkExtension(cap: number): number {
-    return cap === KVM_CAP_PTP_KVM ? this.kvm.checkExtension(cap) : this.vm.checkExtension(cap);
+    return this.vm.checkExtension(cap);
   }
 
   /** KVM_ENABLE_CAP; see `Vm.enableCap`. */

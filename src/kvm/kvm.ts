@@ -15,7 +15,7 @@ import { Core } from '../machine/core.ts';
 import { checkExtension } from './capability.ts';
 import { InstructionClock, type MachineClock } from './clock.ts';
 import { KvmVm, type KvmVmOptions } from './kvm-vm.ts';
-import { KVM_API_VERSION, KVM_CAP_PTP_KVM } from './uapi.ts';
+import { KVM_API_VERSION } from './uapi.ts';
 import { createVm } from './vm.ts';
 
 export interface KvmOptions {
@@ -43,7 +43,6 @@ export class Kvm {
 
   /** KVM_CHECK_EXTENSION on /dev/kvm. */
   checkExtension(cap: number): number {
-    if (cap === KVM_CAP_PTP_KVM) return this.clock.realTimeNs === undefined ? 0 : 1;
     return checkExtension(this.host, cap);
   }
 

@@ -131,7 +131,7 @@ function architectureFeature(vm: HypercallVm, feature: number): number {
 
 /** Host time and a counter of the guest's, each as upper and lower half. */
 function ptpTime({ ptp }: HypercallVm, counter: number): (number | bigint)[] {
-  if (ptp === undefined || counter > PTP_PHYSICAL_COUNTER) return [SMCCC_RET_NOT_SUPPORTED];
+  if (counter > PTP_PHYSICAL_COUNTER) return [SMCCC_RET_NOT_SUPPORTED];
   const time = ptp.realTimeNs();
   const count = counter === PTP_VIRTUAL_COUNTER ? ptp.virtualCount() : ptp.physicalCount();
   return [time, count].flatMap((value) => [value >> 32n, value & 0xffff_ffffn]);

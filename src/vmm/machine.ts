@@ -63,9 +63,10 @@ import { Scheduler, type Turn } from './scheduler.ts';
 const HOST_OVERHEAD_BYTES = 32 * MIB;
 /** Instructions between looks at the outside world. */
 const SLICE_INSTRUCTIONS = 2_000_000;
-/** 2026-01-01, where deterministic machines' clocks begin. */
-const EPOCH_SECONDS = 1_767_225_600;
 const SPI_BASE = 32;
+
+const NS_PER_SECOND = 1_000_000_000n;
+const HOST_TIME = { nowMs: () => performance.now(), dateMs: () => Date.now() };
 
 /** A board without anything in its memory. */
 export type Board = Pick<BootPlan, 'ramBytes' | 'cpuCount'>;
@@ -119,7 +120,7 @@ export class Machine {
     this.host = new Host({ memory });
     this.process = this.host.createProcess();
     const clock: { readonly clock?: MachineClock } =
-      setup.realtime === true ? { clock: new WallClock(() => performance.now()) } : {};
+      setup.realtime === true ? { clock: new WallClock(HOST_TIME) } : {};
     this.kvm = new Kvm({ host: this.host, ...clock });
     this.vm = this.#createVm();
     const ram = this.#mapRam();
@@ -135,7 +136,7 @@ export class Machine {
     this.rtc = new Pl031({
       base: RTC.base,
       irq: this.#irqLine(RTC_SPI),
-      seconds: () => this.#seconds(),
+      seconds: () => Number(this.kvm.clock.realTimeNs() / NS_PER_SECOND),
     });
     this.input = new UartFeed(this.uart);
     this.bus.attach(this.uart);
@@ -216,11 +217,6 @@ export class Machine {
   #irqLine(spi: number): (level: boolean) => void {
     const irq = kvmArmIrq({ type: KVM_ARM_IRQ_TYPE_SPI, num: SPI_BASE + spi });
     return (level) => accept('KVM_IRQ_LINE', this.vm.irqLine({ irq, level: level ? 1 : 0 }));
-  }
-
-  #seconds(): number {
-    const since = Math.floor(this.kvm.clock.now() / COUNTER_FREQUENCY_HZ);
-    return this.setup.realtime === true ? Math.floor(Date.now() / 1000) : EPOCH_SECONDS + since;
   }
 
   /** Guest RAM as the VMM's loaders and devices see it: through the process's mapping. */

@@ -30,6 +30,7 @@ import {
   type MmapRequest,
   Prot,
 } from '../../src/host/index.ts';
+import type { MachineClock } from '../../src/kvm/clock.ts';
 import { Kvm } from '../../src/kvm/kvm.ts';
 import type { KvmVm } from '../../src/kvm/kvm-vm.ts';
 import { type KvmPolicy, linux612 } from '../../src/kvm/policy.ts';
@@ -99,6 +100,8 @@ export interface GuestVmOptions {
   /** 4 MiB more of memory without tags (`Host.pmemFiles`), and what a tag access to it does. */
   readonly pmem?: NoTagsBehaviour;
   readonly cpu?: Partial<HostCpu>;
+  /** The machine's time; counted in instructions where absent. */
+  readonly clock?: MachineClock;
   /** Rights of the process to the code slot; readable and writable where absent. */
   readonly codeProt?: number;
 }
@@ -145,7 +148,7 @@ export class GuestVm {
     const { hostPolicy = linux, cpu = {} } = options;
     this.host = new Host({ memory, policy: hostPolicy, cpu });
     this.process = this.host.createProcess();
-    this.kvm = new Kvm({ host: this.host });
+    this.kvm = new Kvm({ host: this.host, ...(options.clock && { clock: options.clock }) });
     const vm = this.kvm.createVm(this.process, { policy });
     assert(!isRefusal(vm), 'a VM is created');
     this.vm = vm;
