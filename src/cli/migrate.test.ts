@@ -4,7 +4,7 @@
  */
 import { EventEmitter } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -14,6 +14,9 @@ import {
   TAG_WORKLOAD_LINE,
   tagWorkloadChecksum,
 } from '../vmm/guests/tag-workload.ts';
+import { parseAddress } from '../vmm/migration/address.ts';
+import { FrameReader } from '../vmm/migration/frame.ts';
+import { frameType } from '../vmm/migration/messages.ts';
 import { runMachine } from '../vmm/run-machine.ts';
 import { runCli } from './command.ts';
 import type { Services } from './services.ts';
@@ -212,6 +215,116 @@ describe('granule migrate', () => {
     expect(await here.status).toBe(0);
     expect(await move.status).toBe(1);
     mute.close();
+  });
+});
+
+/** A way to `address` on which the source's first `run` is lost, and the link with it. */
+async function losingRun(address: string): Promise<{ address: string; close: () => void }> {
+  let lost = false;
+  const server: Server = createServer((near) => {
+    const far = connect(parseAddress(address));
+    const reader = new FrameReader();
+    const end = (): void => {
+      near.destroy();
+      far.destroy();
+    };
+    for (const socket of [near, far]) socket.on('error', end).on('close', end);
+    far.pipe(near);
+    near.on('data', (chunk) => {
+      reader.push(chunk);
+      for (let frame = reader.next(); frame !== undefined; frame = reader.next()) {
+        if (frame.type !== frameType('run') || lost) continue;
+        lost = true;
+        end();
+        return;
+      }
+      far.write(chunk);
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const at = server.address();
+  const port = typeof at === 'object' ? at?.port : 0;
+  return { address: `tcp:127.0.0.1:${port}`, close: () => server.close() };
+}
+
+describe('a handover that is broken off', () => {
+  const checksum = `${TAG_WORKLOAD_LINE}${tagWorkloadChecksum({ rounds: LONG, cpuCount: 2 })}`;
+
+  /** As far as the source's `run`; then nobody can be reached. */
+  async function brokenOff() {
+    const there = await waiting();
+    const here = await working(LONG);
+    const way = await losingRun(there.address);
+    const move = granule('migrate', here.socket, way.address);
+    await until(() => here.err().includes('the link broke behind the guest'));
+    return { there, here, way, move };
+  }
+
+  it('handover: the link is back, the guest runs there and nowhere else', async () => {
+    const { there, here, way, move } = await brokenOff();
+    expect(await move.status, move.err()).toBe(0);
+    expect(await here.status).toBe(0);
+    expect(here.out()).not.toContain(TAG_WORKLOAD_LINE);
+    expect(await there.status).toBe(0);
+    expect(there.out()).toContain(checksum);
+    way.close();
+  });
+
+  it('handover: cancelled, the destination gives back what it has not run', async () => {
+    const { there, here, way, move } = await brokenOff();
+    expect(await granule('ctl', here.socket, 'migrate-cancel').status).toBe(0);
+    expect(await move.status).toBe(1);
+    expect(move.err()).toContain('migration cancelled');
+    expect(await here.status).toBe(0);
+    expect(here.out()).toContain(checksum);
+    expect(there.err()).toContain('the link ended: the source has taken its guest back');
+    // It is as good as new.
+    const again = granule('ctl', there.socket, 'query-migrate');
+    expect(await again.status).toBe(0);
+    expect(JSON.parse(again.out())).toEqual({ status: 'setup' });
+    await granule('ctl', there.socket, 'quit').status;
+    expect(await there.status).toBe(0);
+    way.close();
+  });
+
+  it('handover: the destination is gone, cont is refused and cont force=true goes on', async () => {
+    const { there, here, way, move } = await brokenOff();
+    way.close();
+    await granule('ctl', there.socket, 'quit').status;
+    await until(() => here.err().includes('econnrefused'));
+    const cont = granule('ctl', here.socket, 'cont');
+    expect(await cont.status).toBe(1);
+    expect(cont.err()).toContain('has not said whether it runs there');
+    const force = granule('ctl', here.socket, 'cont', 'force=true');
+    expect(await force.status, force.err()).toBe(0);
+    expect(force.out()).toContain('never runs on the other side');
+    expect(await move.status).toBe(1);
+    expect(move.err()).toContain('the guest goes on here by force');
+    expect(await here.status).toBe(0);
+    expect(here.out()).toContain(checksum);
+  });
+
+  it('handover: the source is gone, the destination runs the guest by force', async () => {
+    const { there, here, way, move } = await brokenOff();
+    way.close();
+    await granule('ctl', here.socket, 'quit').status;
+    expect(await here.status).toBe(0);
+    expect(await move.status).toBe(1);
+    const cont = granule('ctl', there.socket, 'cont');
+    expect(await cont.status).toBe(1);
+    expect(cont.err()).toContain('the source has not given it up');
+    expect(await granule('ctl', there.socket, 'cont', 'force=true').status).toBe(0);
+    expect(await there.status).toBe(0);
+    expect(there.out()).toContain(checksum);
+  });
+
+  it('handover: nothing was broken off, nothing to force', async () => {
+    const here = await working(LONG);
+    const force = granule('ctl', here.socket, 'cont', 'force=true');
+    expect(await force.status).toBe(1);
+    expect(force.err()).toContain('there is nothing to force');
+    await granule('ctl', here.socket, 'quit').status;
+    await here.status;
   });
 });
 

@@ -34,7 +34,11 @@ export interface SimOptions {
   readonly startPostCopyAtMs?: number;
   /** Sees the source of each attempt before it begins. */
   readonly onSource?: (source: MigrationSource) => void;
-  readonly onSourceEvent?: (event: MigrationEvent<SourcePhase>) => void;
+  readonly onSourceEvent?: (event: MigrationEvent<SourcePhase>, sim: SimParts) => void;
+  /** Who takes the nth link; undefined: the destination. */
+  readonly targetOf?: (link: number) => MigrationDestination | undefined;
+  /** Whether nobody answers the nth link. */
+  readonly isUnreachable?: (link: number) => boolean;
   /** The fault of the nth link that is made; absent: chosen by the seed. */
   readonly faultOf?: (link: number) => Fault | undefined;
   readonly cancelAtMs?: number;
@@ -44,6 +48,15 @@ export interface SimOptions {
   readonly pages?: number;
   /** Hears of each phase that either side enters. */
   readonly onPhase?: (line: string) => void;
+}
+
+/** What a test may have its hands on while a simulation runs. */
+export interface SimParts {
+  readonly world: SimWorld;
+  readonly migration: MigrationSource;
+  readonly source: SimMachine;
+  readonly destination: SimMachine;
+  readonly target: MigrationDestination;
 }
 
 export interface SimResult {
@@ -108,10 +121,11 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
       ...(options.tap === undefined ? {} : { tap: options.tap }),
     });
     counters.push(sends);
-    if (prng.chance(1, 12) && options.faultOf === undefined) {
+    const nobody = prng.chance(1, 12) && options.faultOf === undefined;
+    if (nobody || options.isUnreachable?.(index) === true) {
       throw new MigrationError('link', 'nobody listens');
     }
-    served = target.serve(far).catch((error) => world.fail(error));
+    served = (options.targetOf?.(index) ?? target).serve(far).catch((error) => world.fail(error));
     return near;
   };
 
@@ -119,7 +133,7 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
   const work = (async () => {
     await pause(world, world.between(0, 30));
     for (let attempt = 0; attempt < (options.attemptsMax ?? 40); attempt++) {
-      const migration = new MigrationSource(
+      const migration: MigrationSource = new MigrationSource(
         source,
         {
           mode,
@@ -133,12 +147,13 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
           connect,
           onEvent: (event) => {
             if (event.kind === 'phase') note('source', event.phase);
-            options.onSourceEvent?.(event);
+            options.onSourceEvent?.(event, { world, migration, source, destination, target });
           },
         },
       );
-      if (options.cancelAtMs !== undefined && attempt === 0) {
-        world.after(options.cancelAtMs, () => migration.cancel());
+      const { cancelAtMs = randomCancel(world, options) } = options;
+      if (cancelAtMs !== undefined && attempt === 0) {
+        world.after(cancelAtMs, () => migration.cancel());
       }
       if (options.startPostCopyAtMs !== undefined && attempt === 0) {
         world.after(options.startPostCopyAtMs, () => migration.startPostCopy());
@@ -184,6 +199,10 @@ function randomWay({ prng }: SimWorld): NonNullable<SimOptions['how']> {
       return {};
   }
 }
+
+/** Where nothing was said about faults, some first attempts are cancelled at any time. */
+const randomCancel = (world: SimWorld, { faultOf }: SimOptions): number | undefined =>
+  faultOf === undefined && world.prng.chance(1, 3) ? world.between(0, 400) : undefined;
 
 /** Most of the first links fail somewhere, later ones hold: what is broken heals in the end. */
 function randomFaults(world: SimWorld): (link: number) => Fault | undefined {

@@ -72,6 +72,8 @@ export class SimMachine implements MigratableMachine {
   steps = 0;
   held = false;
   resting = false;
+  /** Its host has lost power. */
+  dead = false;
   /** Bytes at which the guest stores again and again; the rest of memory it seldom touches. */
   readonly #hotPages: number;
   readonly #world: SimWorld;
@@ -147,7 +149,7 @@ export class SimMachine implements MigratableMachine {
   }
 
   get mayRun(): boolean {
-    return !this.held && !this.paused;
+    return !this.held && !this.paused && !this.dead;
   }
 
   /** What the next step asks: a guest that is held back rests in between. */

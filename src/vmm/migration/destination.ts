@@ -8,7 +8,8 @@
  *        └───────────┘                        └────► completed
  *
  * Until `run` has come the source may think again: what was received is thrown away when another
- * attempt begins. From `run` on the guest is here, and a link that breaks is waited for.
+ * attempt begins, or when the source asks for its guest back. From `run` on the guest is here, and a
+ * link that breaks is waited for.
  */
 import { Channel } from './channel.ts';
 import { differenceOf } from './description.ts';
@@ -69,6 +70,8 @@ export class MigrationDestination {
   #attempt: Attempt | undefined;
   #talk: Talk | undefined;
   #serving: Promise<unknown> = Promise.resolve();
+  /** Sessions whose guest went back: it may be asked again whether that is so. */
+  readonly #revoked = new Set<string>();
 
   /** Preconditions: `machine` is held and has not run; what its memory holds goes. */
   constructor(machine: MigratableMachine, options: DestinationOptions, world: DestinationWorld) {
@@ -93,6 +96,7 @@ export class MigrationDestination {
     const talk = { channel, inbox };
     try {
       const hello = await inbox.expect('hello', ANSWER_MS);
+      if (this.#revoked.has(hello.session)) return await this.#confirmRevoked(talk, hello);
       await this.#admit(hello);
       const served = this.#converse(talk, hello);
       this.#serving = served;
@@ -115,7 +119,7 @@ export class MigrationDestination {
     }
     const attempt = this.#attempt;
     if (attempt === undefined) return;
-    const same = purpose === 'resume' ? attempt.session === session : this.#mayBeginAgain(guest);
+    const same = purpose === 'migrate' ? this.#mayBeginAgain(guest) : attempt.session === session;
     if (!same && this.#phase.kind === 'completed') {
       throw new MigrationError('machine', 'a guest runs here already');
     }
@@ -150,15 +154,28 @@ export class MigrationDestination {
 
   async #talkThrough(talk: Talk, hello: Hello): Promise<void> {
     const { channel, inbox } = talk;
-    const version = Math.min(hello.versions[1], PROTOCOL_VERSION);
     const status = this.#statusFor(hello);
-    await channel.send({ kind: 'welcome', version, status });
+    if (status === 'prepared' && hello.purpose === 'revoke') {
+      this.#discard();
+      this.#revoked.add(hello.session);
+      this.#enter({ kind: 'waiting' });
+      throw await this.#confirmRevoked(talk, hello);
+    }
+    await channel.send({ kind: 'welcome', version: versionFor(hello), status });
     if (status === 'new') await this.#receive(talk, hello);
     else if (status !== 'unknown') await this.#tellReceived(talk);
     if (this.#phase.kind === 'prepared') await this.#awaitRun(talk);
     if (this.#phase.kind === 'paused') this.#goOn();
     if (this.#phase.kind === 'post-copy') await this.#receiveMissing(talk);
     await inbox.expect('bye');
+  }
+
+  /** Says that the guest went back, as often as it is asked; resolves to why the link has ended. */
+  async #confirmRevoked({ channel, inbox }: Talk, hello: Hello): Promise<MigrationError> {
+    await channel.send({ kind: 'welcome', version: versionFor(hello), status: 'revoked' });
+    await inbox.expect('bye');
+    inbox.close();
+    return new MigrationError('cancelled', 'the source has taken its guest back');
   }
 
   #statusFor({ purpose, session }: Hello): Welcome['status'] {
@@ -302,6 +319,19 @@ export class MigrationDestination {
     await channel.send({ kind: 'running' });
   }
 
+  /**
+   * Runs the guest without the source's word: the caller knows that it does not run there. False
+   * where a link is up, memory is missing, or nothing has come.
+   */
+  force(): boolean {
+    if (this.#phase.kind !== 'prepared' || this.#talk !== undefined) return false;
+    if (this.#attempt!.missing !== undefined) return false;
+    this.#attempt!.tags.close();
+    this.#enter({ kind: 'completed' });
+    this.#machine.release();
+    return true;
+  }
+
   // ---- post-copy ------------------------------------------------------------------------------
 
   async #receiveMissing({ channel, inbox }: Talk): Promise<void> {
@@ -364,3 +394,5 @@ export class MigrationDestination {
     this.#world.onEvent?.({ kind: 'phase', phase });
   }
 }
+
+const versionFor = ({ versions: [, max] }: Hello): number => Math.min(max, PROTOCOL_VERSION);

@@ -30,14 +30,10 @@ export interface IncomingWorld {
   readonly onLinkLost?: (error: MigrationError) => void;
 }
 
-/** How long a source may still ask how it went, if its last word was lost. */
-const GRACE_MS = 60_000;
-
 export class IncomingMigration {
   readonly #world: IncomingWorld;
   readonly #destination: MigrationDestination;
   #listener: TcpListener | undefined;
-  #cancelGrace: () => void = () => {};
 
   /** Holds the machine and listens. Rejects with `MigrationError` 'address' or 'link'. */
   static async listen(options: IncomingOptions, world: IncomingWorld): Promise<IncomingMigration> {
@@ -85,19 +81,20 @@ export class IncomingMigration {
     return this.#listener!.address;
   }
 
+  /** See `MigrationDestination.force`. */
+  force(): boolean {
+    return this.#destination.force();
+  }
+
   /** Stops listening; links that there are end. */
   close(): void {
-    this.#cancelGrace();
     this.#listener?.close();
     this.#listener = undefined;
   }
 
   #ended(error: MigrationError | undefined): void {
     if (error === undefined) this.close();
+    // A source whose last word was lost comes again, and is told how it went.
     else if (this.phase.kind !== 'completed') this.#world.onLinkLost?.(error);
-    else {
-      this.#cancelGrace();
-      this.#cancelGrace = this.#world.time.after(GRACE_MS, () => this.close());
-    }
   }
 }

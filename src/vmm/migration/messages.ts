@@ -18,7 +18,8 @@
  * and `whole` before `bye`. Pre-copy turns into post-copy by `missing` before `state`, which says
  * what of the memory that was sent is out of date. A link that broke after `run` is made again:
  * `hello` with purpose 'resume', `welcome` with how far the destination is, and in post-copy
- * `received` behind it.
+ * `received` behind it. With purpose 'revoke' the source asks for its guest back, and the
+ * destination gives it back for good ('revoked') unless it runs it.
  * Versions: a change that an older granule would take wrongly raises PROTOCOL_VERSION.
  */
 import { z } from 'zod';
@@ -46,12 +47,15 @@ const schemas = {
     session: identity,
     /** Of the guest, for as long as it lives. */
     guest: identity,
-    purpose: z.enum(['migrate', 'resume']),
+    purpose: z.enum(['migrate', 'resume', 'revoke']),
   }),
   welcome: z.strictObject({
     version: z.int().min(1),
-    /** How far the destination is with the session; 'unknown' to a resume it knows nothing of. */
-    status: z.enum(['new', 'prepared', 'post-copy', 'running', 'unknown']),
+    /**
+     * How far the destination is with the session; 'unknown': it knows nothing of it. 'revoked': the
+     * guest has not run here, and will not.
+     */
+    status: z.enum(['new', 'prepared', 'post-copy', 'running', 'revoked', 'unknown']),
   }),
   machine: z.strictObject({
     description: MachineDescriptionSchema,

@@ -65,13 +65,19 @@ export class OutgoingMigration {
     return this.#source.startPostCopy();
   }
 
+  /** See `MigrationSource.force`. */
+  force(): boolean {
+    return this.#source.force();
+  }
+
   recover(): void {
     this.#source.recover();
   }
 
   /** The machine goes away: whatever can be ended is. */
   async end(): Promise<void> {
-    if (!this.#source.cancel()) this.#source.abandon();
+    this.#source.cancel();
+    this.#source.abandon();
     await this.outcome;
   }
 

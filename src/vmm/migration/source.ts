@@ -4,8 +4,9 @@
  *
  * The guest is never in two places. Until `ready` has come the source can go on as if nothing had
  * been: the destination does not run before `run`, and `run` is sent only when the source has given
- * its guest up for good. A link that breaks behind that point is made again until the destination
- * has said what became of the guest; nothing here runs meanwhile.
+ * its guest up. A link that breaks behind that point is made again until the destination has said
+ * what became of the guest; nothing here runs meanwhile. It may be asked to give back what it has
+ * not run (`cancel`); only `force` lets the guest go on here without its answer.
  */
 import { Channel } from './channel.ts';
 import { DirtyPages } from './dirty-pages.ts';
@@ -61,7 +62,9 @@ export type SourceOutcome =
   | { readonly kind: 'failed'; readonly error: MigrationError }
   | { readonly kind: 'cancelled' }
   /** Given up by `abandon` after the guest was handed over: it is there, or lost. */
-  | { readonly kind: 'abandoned'; readonly error: MigrationError };
+  | { readonly kind: 'abandoned'; readonly error: MigrationError }
+  /** By `force` the guest goes on here; what the destination has of it must never run. */
+  | { readonly kind: 'forced'; readonly error: MigrationError };
 
 /** For answers that the peer gives at once. */
 const ANSWER_MS = 10_000;
@@ -97,7 +100,12 @@ export class MigrationSource {
   #stoppedAtMs: number | undefined;
   #committed = false;
   #cancelled = false;
-  #abandoned = false;
+  /** The destination has said that the guest runs there. */
+  #runsThere = false;
+  /** The destination answers. */
+  #isReached = false;
+  /** The destination is not asked any more. */
+  #givenUp: 'abandoned' | 'forced' | undefined;
   #cutRetryShort: () => void = () => {};
 
   constructor(machine: MigratableMachine, options: SourceOptions, world: SourceWorld) {
@@ -137,12 +145,27 @@ export class MigrationSource {
     }
   }
 
-  /** Keeps the guest here; false when it has been given up already. */
+  /**
+   * Keeps the guest here. Where it has been handed over and the link broke, the destination is asked
+   * for it when it is reached, and the guest comes back if it has not run there. False where it
+   * has.
+   */
   cancel(): boolean {
-    if (this.#committed) return false;
+    if (this.#runsThere) return false;
     this.#cancelled = true;
-    this.#inbox?.close(cancelled());
+    if (!this.#committed) this.#inbox?.close(cancelled());
     this.#cutRetryShort();
+    return true;
+  }
+
+  /**
+   * Lets a guest that was handed over go on here, though the destination has not said what became of
+   * it: the caller knows that it does not run there and never will. False unless the link is broken
+   * and the destination does not answer.
+   */
+  force(): boolean {
+    if (this.#phase.kind !== 'recovering' || this.#isReached) return false;
+    this.#end('forced');
     return true;
   }
 
@@ -164,7 +187,11 @@ export class MigrationSource {
 
   /** Stops trying to make a broken link again: `run` resolves with 'abandoned'. */
   abandon(): void {
-    this.#abandoned = true;
+    this.#end('abandoned');
+  }
+
+  #end(how: 'abandoned' | 'forced'): void {
+    this.#givenUp ??= how;
     this.#inbox?.close();
     this.#cutRetryShort();
   }
@@ -176,12 +203,13 @@ export class MigrationSource {
     this.#sender = new PageSender({ ram, tags: this.#tags, statistics: this.statistics });
   }
 
-  async #connect(purpose: 'migrate' | 'resume'): Promise<Connection> {
+  async #connect(purpose: Extract<Message, { kind: 'hello' }>['purpose']): Promise<Connection> {
     const { time, connect } = this.#world;
     const channel = new Channel(await connect());
     const inbox = new Inbox(channel, time, (message) => this.#postCopy?.take(message) ?? false);
     this.#inbox = inbox;
-    this.#checkCancelled();
+    if (this.#givenUp !== undefined) inbox.close();
+    if (purpose === 'migrate' && this.#cancelled) throw cancelled();
     await channel.send({
       kind: 'hello',
       protocol: 'granule-migration',
@@ -197,6 +225,7 @@ export class MigrationSource {
         `the destination speaks version ${version} of the protocol`,
       );
     }
+    this.#isReached = true;
     const { bandwidthMax } = this.#options;
     this.#sender!.use(channel, new Pace(time, bandwidthMax, () => inbox.check()));
     return { channel, inbox, status };
@@ -285,32 +314,41 @@ export class MigrationSource {
     this.#enter({ kind: 'handing-over' });
     for (;;) {
       try {
-        connection ??= await this.#connect('resume');
-        await this.#finish(connection);
+        connection ??= await this.#connect(this.#asksBack ? 'revoke' : 'resume');
+        const end = await this.#finish(connection);
         await connection.channel.send({ kind: 'bye' }).catch(() => {});
         this.#inbox?.close();
+        if (end === 'revoked') return this.#backOut(cancelled());
         this.#close();
         this.#enter({ kind: 'completed' });
         return { kind: 'completed' };
       } catch (error) {
         const failure = migrationError(error);
         this.#inbox?.close();
+        this.#isReached = false;
         connection = undefined;
-        if (this.#abandoned) return this.#giveUp(failure);
+        if (this.#givenUp !== undefined) return this.#giveUp(this.#givenUp, failure);
         this.#enter({ kind: 'recovering', error: failure });
         await this.#retryAfter(retryMs);
         retryMs = Math.min(2 * retryMs, RETRY_MS_MAX);
-        if (this.#abandoned) return this.#giveUp(failure);
+        if (this.#givenUp !== undefined) return this.#giveUp(this.#givenUp, failure);
       }
     }
   }
 
-  async #finish(connection: Connection): Promise<void> {
+  /** The guest is wanted back, and may not have run there. */
+  get #asksBack(): boolean {
+    return this.#cancelled && !this.#runsThere;
+  }
+
+  async #finish(connection: Connection): Promise<'moved' | 'revoked'> {
     const { channel, inbox, status } = connection;
     if (status === 'unknown') {
       throw new MigrationError('refused', 'the destination knows nothing of this guest any more');
     }
-    if (status === 'running') return;
+    if (status === 'revoked') return 'revoked';
+    this.#runsThere ||= status === 'running' || status === 'post-copy';
+    if (status === 'running') return 'moved';
     const postCopy = this.#followsGuest;
     if (postCopy) this.#beginPostCopy();
     else if (status === 'post-copy') {
@@ -320,11 +358,13 @@ export class MigrationSource {
     if (status !== 'post-copy') {
       await channel.send({ kind: 'run' });
       await inbox.expect('running', ANSWER_MS);
+      this.#runsThere = true;
       this.statistics.downtimeMs = this.#world.time.nowMs() - this.#stoppedAtMs!;
     }
-    if (!postCopy) return;
+    if (!postCopy) return 'moved';
     this.#enter({ kind: 'post-copy' });
     await this.#postCopy!.run(channel, inbox);
+    return 'moved';
   }
 
   #beginPostCopy(): void {
@@ -363,10 +403,18 @@ export class MigrationSource {
     return { kind: 'failed', error };
   }
 
-  #giveUp(error: MigrationError): SourceOutcome {
+  #giveUp(how: 'abandoned' | 'forced', last: MigrationError): SourceOutcome {
     this.#close();
+    const error =
+      how === 'abandoned'
+        ? last
+        : new MigrationError(
+            'cancelled',
+            'the guest goes on here by force, and must never run at the destination',
+          );
+    if (how === 'forced') this.#machine.release();
     this.#enter({ kind: 'failed', error });
-    return { kind: 'abandoned', error };
+    return { kind: how, error };
   }
 
   #close(): void {
@@ -384,10 +432,6 @@ export class MigrationSource {
   #progress(): void {
     this.#takeStock();
     this.#world.onEvent?.({ kind: 'progress', phase: this.#phase });
-  }
-
-  #checkCancelled(): void {
-    if (this.#cancelled) throw cancelled();
   }
 
   #enter(phase: SourcePhase): void {

@@ -70,12 +70,10 @@ const commands: Readonly<Record<string, Command>> = {
     control.paused = true;
     return DONE;
   }),
-  cont: command(none, ({ control }) => {
-    if (control.state === 'postmigrate') {
-      throw new MonitorError('GenericError', 'the guest runs elsewhere: it cannot go on here');
-    }
-    control.paused = false;
-    return DONE;
+  cont: command(z.strictObject({ force: z.boolean().default(false) }), (session, { force }) => {
+    const answer = force ? forceHere(session) : refuseUnsettled(session);
+    session.control.paused = false;
+    return answer;
   }),
   quit: command(none, ({ control }) => {
     control.leave('quit');
@@ -180,10 +178,47 @@ function requireNoMigration({ isMigrating }: MachineSession): void {
   if (isMigrating) throw new MonitorError('GenericError', 'a migration goes on already');
 }
 
+/** Throws where only the other side, or a person, can know whether the guest may run here. */
+function refuseUnsettled({ control, outgoing, incoming }: MachineSession): Answer {
+  if (control.state === 'postmigrate') {
+    throw new MonitorError('GenericError', 'the guest runs elsewhere: it cannot go on here');
+  }
+  if (outgoing?.phase.kind === 'recovering') {
+    throw new MonitorError(
+      'GenericError',
+      'the guest was handed over and the destination has not said whether it runs there: ' +
+        'migrate-recover asks again, migrate-cancel asks for it back; if the destination is gone ' +
+        'for good, cont force=true',
+    );
+  }
+  if (incoming?.phase.kind === 'prepared') {
+    throw new MonitorError(
+      'GenericError',
+      'the guest is all here and the source has not given it up: it may run there; if the source ' +
+        'is gone for good, cont force=true',
+    );
+  }
+  return DONE;
+}
+
+/** Lets a guest go on here on somebody's word that it does not run on the other side. */
+function forceHere({ outgoing, incoming }: MachineSession): Answer {
+  if (outgoing?.force() !== true && incoming?.force() !== true) {
+    throw new MonitorError(
+      'GenericError',
+      'there is nothing to force: the guest is not all here, the other side answers, or no ' +
+        'handover was broken off',
+    );
+  }
+  return {
+    warning: 'the guest goes on here: see to it that it never runs on the other side, too',
+  };
+}
+
 function cancelMigration({ outgoing, isMigrating }: MachineSession): Answer {
   if (outgoing === undefined || !isMigrating) return DONE;
   if (outgoing.cancel()) return DONE;
-  throw new MonitorError('GenericError', 'the guest has been handed over: too late to cancel');
+  throw new MonitorError('GenericError', 'the guest runs at the destination: too late to cancel');
 }
 
 function credentialsOf(given: z.output<typeof MigrateSchema>): TlsCredentials | undefined {
