@@ -4,10 +4,12 @@
  * handler of the next record, so there is no dispatch loop. See state.ts for rp and B.
  */
 import type { I32, I64, V128, Value } from '../arm/a64/ops.ts';
-import { asI32, asI64, asV128 } from './expressions.ts';
+import { assert } from '../base/index.ts';
+import { asI32, asI64, asV128, emit } from './expressions.ts';
 import * as S from './state.ts';
 import { Code, Op, type ValueType } from './wasm/code.ts';
 import type { FunctionType } from './wasm/module.ts';
+import { SimdOp } from './wasm/simd.ts';
 
 export const RP_LOCAL = 0;
 export const B_LOCAL = 1;
@@ -30,16 +32,35 @@ export const dispatchType: FunctionType = { parameters: ['i64', 'i32'], results:
 /** Index of `handlerType` in the module's types; asserted where the module is made. */
 export const HANDLER_TYPE_INDEX = 4;
 
+const LOAD = { 1: Op.i64Load8U, 2: Op.i64Load16U, 4: Op.i64Load32U, 8: Op.i64Load } as const;
+const STORE = { 1: Op.i64Store8, 2: Op.i64Store16, 4: Op.i64Store32, 8: Op.i64Store } as const;
+
+function widthOf(bytes: number): 1 | 2 | 4 | 8 {
+  assert(bytes === 1 || bytes === 2 || bytes === 4 || bytes === 8, 'access of 1, 2, 4 or 8 bytes');
+  return bytes;
+}
+
 export class Handler {
-  readonly code = new Code();
-  readonly locals: ValueType[] = [];
+  code = new Code();
+  locals: ValueType[] = [];
   readonly #parameterCount: number;
   #opcode: number | undefined;
   /** Whether control has left for another handler on every path so far. */
   ended = false;
+  /** The base register of the access to come is known to be SP: its alignment is checked. */
+  isSpBase = false;
 
   constructor(parameterCount = 2) {
     this.#parameterCount = parameterCount;
+  }
+
+  /** Begins another one; the code and the locals of the last stay as they are. */
+  reset(): void {
+    this.code = new Code();
+    this.locals = [];
+    this.#opcode = undefined;
+    this.ended = false;
+    this.isSpBase = false;
   }
 
   newLocal(type: ValueType): number {
@@ -75,6 +96,51 @@ export class Handler {
       c.get(local);
     };
     return type === 'i32' ? asI32(get) : type === 'i64' ? asI64(get) : asV128(get);
+  }
+
+  /** Emits a load by `opcode` at `address + offset`; its value lies in a new local. */
+  load(opcode: number, address: I32, offset: number, type: 'i32'): I32;
+  load(opcode: number, address: I32, offset: number, type: 'i64'): I64;
+  load(opcode: number, address: I32, offset: number, type: 'i32' | 'i64'): Value {
+    emit(address, this.code);
+    this.code.memory(opcode, offset);
+    return this.pop(type as 'i32');
+  }
+
+  loadI32(address: I32, offset: number): I32 {
+    return this.load(Op.i32Load, address, offset, 'i32');
+  }
+
+  loadI64(address: I32, offset: number): I64 {
+    return this.load(Op.i64Load, address, offset, 'i64');
+  }
+
+  /** `bytes` (1, 2, 4, 8), zero-extended. */
+  loadBytes(bytes: number, address: I32, offset: number): I64 {
+    return this.load(LOAD[widthOf(bytes)], address, offset, 'i64');
+  }
+
+  loadV128(address: I32, offset: number): V128 {
+    emit(address, this.code);
+    this.code.op(Op.prefixFd).u32(SimdOp.load).u32(0).u32(offset);
+    return this.pop('v128');
+  }
+
+  store(opcode: number, address: I32, offset: number, value: Value): void {
+    emit(address, this.code);
+    emit(value, this.code);
+    this.code.memory(opcode, offset);
+  }
+
+  /** The low `bytes` (1, 2, 4, 8) of `value`. */
+  storeBytes(bytes: number, address: I32, offset: number, value: I64): void {
+    this.store(STORE[widthOf(bytes)], address, offset, value);
+  }
+
+  storeV128(address: I32, offset: number, value: V128): void {
+    emit(address, this.code);
+    emit(value, this.code);
+    this.code.op(Op.prefixFd).u32(SimdOp.store).u32(0).u32(offset);
   }
 
   /** Saves rp and B before a call into TypeScript. */

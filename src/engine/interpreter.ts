@@ -21,7 +21,7 @@ import { InterpreterBuilder } from './interpreter-builder.ts';
 import { BuiltinHandler, ROW_HANDLERS } from './records.ts';
 import * as S from './state.ts';
 import { FETCH_RECORDS, FETCH_TLB_ENTRIES, FETCH_TLB_ENTRY_SHIFT } from './tlb.ts';
-import { Op } from './wasm/code.ts';
+import { BLOCK_EMPTY, Op } from './wasm/code.ts';
 import { encodeModule, type FunctionBody, typeIndices } from './wasm/module.ts';
 
 /**
@@ -45,8 +45,6 @@ export interface EngineHooks {
   /** Fills the record at `rp`. */
   decode(rp: number): void;
 }
-
-const BLOCK_EMPTY = 0x40;
 
 let sharedDecoder: Decoder | undefined;
 
@@ -160,16 +158,17 @@ function systemHandler(op: SystemOp): FunctionBody {
 
 function rowHandlers(source: Decoder): FunctionBody[] {
   const bodies: FunctionBody[] = [];
+  const builder = new InterpreterBuilder();
+  const { handler: h, ops } = builder;
   for (const decoded of source.rows) {
     for (let i = 0; i < decoded.variantCount; i++) {
-      const h = new Handler();
-      const builder = new InterpreterBuilder(h, decoded.pattern, knownInVariant(decoded, i));
+      builder.begin(decoded.pattern, knownInVariant(decoded, i));
       if (decoded.row.fp === true) {
         h.code.loadAt(Op.i32Load, S.FP_ENABLED).op(Op.i32Eqz).op(Op.if).op(BLOCK_EMPTY);
-        builder.system(SystemOp.fpTrap);
+        ops.system(SystemOp.fpTrap);
         h.code.op(Op.end);
       }
-      decoded.row.semantics(builder);
+      decoded.row.semantics(ops);
       if (!h.ended) h.next();
       const code = h.finish();
       bodies.push({ type: handlerType, locals: h.locals, code });

@@ -20,7 +20,7 @@ import {
   TLB_READ_TAG,
   TLB_WRITE_TAG,
 } from './tlb.ts';
-import { Op } from './wasm/code.ts';
+import { BLOCK_EMPTY, Op } from './wasm/code.ts';
 
 /** Bits of the slow path's argument; see `decodeSlowAccess`. */
 const SLOW_BYTES = 0x1ff;
@@ -67,8 +67,6 @@ function packSlowAccess(options: AccessOptions, tag: boolean): number {
     (log2(options.align ?? 1) << SLOW_ALIGN_SHIFT)
   );
 }
-
-const BLOCK_EMPTY = 0x40;
 
 /** Locals of an access: the VA, the TLB entry of its page, the linear address. */
 interface AccessLocals {

@@ -4,6 +4,9 @@
 export const ValueType = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, v128: 0x7b } as const;
 export type ValueType = keyof typeof ValueType;
 
+/** The type of a block without parameters and results. */
+export const BLOCK_EMPTY = 0x40;
+
 /** Opcodes used here. WebAssembly core specification, appendix "Index of Instructions". */
 export const Op = {
   unreachable: 0x00,
