@@ -8,6 +8,7 @@ import { connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import {
   buildBareTagWorkload,
@@ -323,6 +324,61 @@ describe('a handover that is broken off', () => {
     const force = granule('ctl', here.socket, 'cont', 'force=true');
     expect(await force.status).toBe(1);
     expect(force.err()).toContain('there is nothing to force');
+    await granule('ctl', here.socket, 'quit').status;
+    await here.status;
+  });
+});
+
+describe('granule migrate with TLS', () => {
+  const tls = (name: string): string[] => [
+    '--tls-certificates',
+    fileURLToPath(new URL(`../../test/data/tls/${name}`, import.meta.url)),
+  ];
+  const key = (name: string, digit: string): string[] => {
+    const file = join(folder, name);
+    writeFileSync(file, `granule:${digit.repeat(32)}\n`);
+    return ['--tls-psk', file];
+  };
+
+  it.each([
+    ['certificates', tls('good'), tls('good')],
+    ['a key', key('here', 'a'), key('there', 'a')],
+  ])('migrate: %s on both ends, the guest moves', async (_, mine, theirs) => {
+    const there = await waiting(...theirs);
+    const here = await working();
+    const move = granule('migrate', here.socket, there.address, ...mine);
+    expect(await move.status, move.err()).toBe(0);
+    expect(await here.status).toBe(0);
+    expect(await there.status).toBe(0);
+  });
+
+  it.each([
+    ['nothing', [], tls('good'), 'it may want TLS'],
+    ['certificates of others', tls('stranger'), tls('good'), 'may not take our credentials'],
+    ['certificates', tls('good'), tls('expired'), "the peer's certificate has expired"],
+    ['certificates', tls('good'), [], 'it may speak no TLS'],
+    ['another key', key('mine', 'a'), key('theirs', 'b'), 'the pre-shared keys differ'],
+  ])('migrate: %s where something else is wanted, one sentence; it goes on', async (...given) => {
+    const [, mine, theirs, sentence] = given;
+    const there = await waiting(...theirs);
+    const here = await working();
+    const move = granule('migrate', here.socket, there.address, ...mine);
+    expect(await move.status).toBe(1);
+    expect(move.err()).toContain(sentence);
+    expect(await here.status).toBe(0);
+    expect(here.out()).toContain(TAG_WORKLOAD_LINE);
+    await granule('ctl', there.socket, 'quit').status;
+    expect(await there.status).toBe(0);
+  });
+
+  it('run, migrate: beyond loopback without TLS, refused on both ends', async () => {
+    const there = granule('run', '--incoming', 'tcp:0.0.0.0:0', ...MACHINE);
+    expect(await there.status).toBe(1);
+    expect(there.err()).toContain('tcp:0.0.0.0:0: an address that is not loopback needs TLS');
+    const here = await working();
+    const move = granule('migrate', here.socket, 'tcp:192.0.2.1:4444');
+    expect(await move.status).toBe(1);
+    expect(move.err()).toContain('tcp:192.0.2.1:4444: an address that is not loopback needs TLS');
     await granule('ctl', here.socket, 'quit').status;
     await here.status;
   });

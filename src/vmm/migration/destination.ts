@@ -8,8 +8,8 @@
  *        └───────────┘                        └────► completed
  *
  * Until `run` has come the source may think again: what was received is thrown away when another
- * attempt begins, or when the source asks for its guest back. From `run` on the guest is here, and a
- * link that breaks is waited for.
+ * attempt begins, or when the source asks for its guest back. From `run` on the guest is here, and
+ * a link that breaks is waited for.
  */
 import { Channel } from './channel.ts';
 import { differenceOf } from './description.ts';

@@ -44,6 +44,7 @@ export class IncomingMigration {
     incoming.#listener = await TcpListener.listen(
       { ...at, ...(tls === undefined ? {} : { tls }) },
       (link) => void incoming.#destination.serve(link).then((error) => incoming.#ended(error)),
+      (error) => incoming.#ended(error),
     );
     return incoming;
   }

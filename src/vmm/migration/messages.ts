@@ -52,8 +52,8 @@ const schemas = {
   welcome: z.strictObject({
     version: z.int().min(1),
     /**
-     * How far the destination is with the session; 'unknown': it knows nothing of it. 'revoked': the
-     * guest has not run here, and will not.
+     * How far the destination is with the session; 'unknown': it knows nothing of it. 'revoked':
+     * the guest has not run here, and will not.
      */
     status: z.enum(['new', 'prepared', 'post-copy', 'running', 'revoked', 'unknown']),
   }),

@@ -146,9 +146,9 @@ export class MigrationSource {
   }
 
   /**
-   * Keeps the guest here. Where it has been handed over and the link broke, the destination is asked
-   * for it when it is reached, and the guest comes back if it has not run there. False where it
-   * has.
+   * Keeps the guest here. Where it has been handed over and the link broke, the destination is
+   * asked for it when it is reached, and the guest comes back if it has not run there. False where
+   * it has.
    */
   cancel(): boolean {
     if (this.#runsThere) return false;
@@ -159,9 +159,9 @@ export class MigrationSource {
   }
 
   /**
-   * Lets a guest that was handed over go on here, though the destination has not said what became of
-   * it: the caller knows that it does not run there and never will. False unless the link is broken
-   * and the destination does not answer.
+   * Lets a guest that was handed over go on here, though the destination has not said what became
+   * of it: the caller knows that it does not run there and never will. False unless the link is
+   * broken and the destination does not answer.
    */
   force(): boolean {
     if (this.#phase.kind !== 'recovering' || this.#isReached) return false;

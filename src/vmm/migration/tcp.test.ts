@@ -2,11 +2,13 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { connect as connectTls } from 'node:tls';
+import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { addressText, isLoopback, parseAddress, requireLoopback } from './address.ts';
 import type { Link } from './link.ts';
 import { connectTcp, TcpListener } from './tcp.ts';
-import { readCertificates, readPsk } from './tls.ts';
+import { readCertificates, readPsk, type TlsCredentials, type TlsEnd } from './tls.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'granule-tcp-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -19,6 +21,9 @@ function keyFile(name: string, text: string): string {
   writeFileSync(path, text);
   return path;
 }
+
+const psk = (name: string, key: string, identity = 'granule'): TlsCredentials =>
+  readPsk(keyFile(name, `${identity}:${key}\n`));
 
 describe('addresses', () => {
   it.each([
@@ -141,5 +146,121 @@ describe('TLS with a pre-shared key', () => {
 
   it('tls: certificates that are not there, one sentence', () => {
     expect(() => readCertificates(folder, 'server')).toThrow('ca-cert.pem: cannot be read');
+  });
+});
+
+/** A link from a client to a server, each with credentials or none: what both ends say of it. */
+async function meet(
+  server: TlsCredentials | undefined,
+  client: TlsCredentials | undefined,
+  host = '127.0.0.1',
+) {
+  const refusals: string[] = [];
+  let links = 0;
+  const listener = await TcpListener.listen(
+    { ...LOOPBACK, ...(server && { tls: server }) },
+    (link) => {
+      links++;
+      void answer(link).catch(() => {});
+    },
+    ({ message }) => refusals.push(message.replace('somebody was not let in: ', '')),
+  );
+  const { port } = listener.address;
+  const say = async (): Promise<string> => {
+    const link = await connectTcp({ host, port, ...(client && { tls: client }) });
+    await link.send(Buffer.from('a record of TLS is longer'));
+    const bytes = await link.receive();
+    link.close();
+    return Buffer.from(bytes ?? []).toString();
+  };
+  const said = await say().catch((error: Error) => error.message.replace(/^tcp:\S+ /, ''));
+  listener.close();
+  return { said, links, refusals };
+}
+
+describe('TLS with certificates', () => {
+  const certificates = (name: string, end: TlsEnd): TlsCredentials =>
+    readCertificates(
+      fileURLToPath(new URL(`../../../test/data/tls/${name}`, import.meta.url)),
+      end,
+    );
+  const server = certificates('good', 'server');
+  const client = certificates('good', 'client');
+
+  it.each(['127.0.0.1', 'localhost'])(
+    'tls: both known to each other as %s, a link',
+    async (host) => {
+      expect(await meet(server, client, host)).toEqual({
+        said: 'regnol si SLT fo drocer a',
+        links: 1,
+        refusals: [],
+      });
+    },
+  );
+
+  const silent = 'closed the link without a word: ';
+  const stranger = "the peer's certificate is not of the authority in ca-cert.pem";
+  const expired = "the peer's certificate has expired";
+  const purpose = "the peer's certificate is for the other end of a link";
+
+  it.each([
+    ['a client of another authority', server, certificates('stranger', 'client'), stranger],
+    ['a client that has expired', server, certificates('expired', 'client'), expired],
+    ['a client that is a server', server, certificates('good', 'server'), purpose],
+    ['a client with a key in place of a certificate', server, psk('psk', KEY), undefined],
+  ])('tls: %s, no link', async (_, at, from, reason) => {
+    const { said, links, refusals } = await meet(at, from);
+    expect(links).toBe(0);
+    if (reason === undefined) return;
+    expect(refusals).toEqual([reason]);
+    expect(said).toBe(`${silent}it may not take our credentials`);
+  });
+
+  it.each([
+    ['a server of another authority', certificates('stranger', 'server'), stranger],
+    ['a server that has expired', certificates('expired', 'server'), expired],
+    [
+      'a server that is somebody else',
+      certificates('elsewhere', 'server'),
+      "the peer's certificate is for another host",
+    ],
+    ['a server that is a client', client, purpose],
+    ['a server without TLS', undefined, 'the peer speaks no TLS'],
+  ])('tls: %s, no link', async (_, at, reason) => {
+    expect((await meet(at, client)).said).toBe(reason);
+  });
+
+  it('tls: a client without a certificate, no link', async () => {
+    const refusals: string[] = [];
+    const links: Link[] = [];
+    const listener = await TcpListener.listen(
+      { ...LOOPBACK, tls: server },
+      (link) => links.push(link),
+      ({ message }) => refusals.push(message),
+    );
+    const ca = client.kind === 'certificates' ? client.ca : '';
+    const socket = connectTls({ ca, host: '127.0.0.1', port: listener.address.port });
+    const error = await new Promise<Error>((resolve) => socket.once('error', resolve));
+    expect(error).toMatchObject({ code: 'ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED' });
+    expect(links).toEqual([]);
+    expect(refusals).toEqual([expect.stringContaining('the peer has no certificate')]);
+    listener.close();
+  });
+
+  it('tls: a client without TLS, no link and a word about why', async () => {
+    const { said, links, refusals } = await meet(server, undefined);
+    expect([said, links]).toEqual([`${silent}it may want TLS`, 0]);
+    expect(refusals).toEqual(['the peer speaks no TLS']);
+  });
+});
+
+describe('TLS with keys that differ', () => {
+  const key = psk('one', KEY);
+
+  it.each([
+    ['another key', psk('two', '0'.repeat(32)), 'the pre-shared keys differ'],
+    ['another name', psk('three', KEY, 'someone'), 'the peer does not know our identity or key'],
+  ])('tls: %s, the sentence', async (_, other, sentence) => {
+    expect(await meet(key, other)).toMatchObject({ said: sentence, links: 0 });
   });
 });

@@ -8,7 +8,7 @@ import { connect as connectTls, createServer as createTlsServer, type TLSSocket 
 import { addressText, requireLoopback, type TcpAddress } from './address.ts';
 import type { Link } from './link.ts';
 import { MigrationError } from './migration-error.ts';
-import { clientOptions, serverOptions, type TlsCredentials } from './tls.ts';
+import { clientOptions, serverOptions, type TlsCredentials, tlsReason } from './tls.ts';
 
 export interface TcpOptions extends TcpAddress {
   /** Needed wherever the address is not loopback. */
@@ -31,7 +31,8 @@ export async function connectTcp(options: TcpOptions): Promise<Link> {
   const socket =
     tls === undefined ? connect(target) : connectTls({ ...target, ...clientOptions(tls) });
   await established(socket, tls === undefined ? 'connect' : 'secureConnect', peer);
-  return new SocketLink(socket, peer);
+  const silence = tls === undefined ? 'it may want TLS' : 'it may not take our credentials';
+  return new SocketLink(socket, peer, silence);
 }
 
 function established(socket: Socket, event: string, peer: string): Promise<void> {
@@ -41,7 +42,10 @@ function established(socket: Socket, event: string, peer: string): Promise<void>
       reject(new MigrationError('link', `${peer}: ${reason}`));
     };
     socket.setTimeout(CONNECT_MS, () => fail(`no connection within ${CONNECT_MS} ms`));
-    socket.once('error', (error) => fail(reasonOf(error)));
+    socket.once('error', (error) => {
+      const cutShort = event === 'secureConnect' && codeOf(error) === 'ECONNRESET';
+      fail(cutShort ? 'the peer ended the link at once: it may speak no TLS' : reasonOf(error));
+    });
     socket.once(event, () => {
       socket.setTimeout(0);
       socket.removeAllListeners('error');
@@ -60,8 +64,15 @@ export class TcpListener {
     this.#server = server;
   }
 
-  /** Listens and gives each link to `onLink`. Rejects with `MigrationError` 'address' or 'link'. */
-  static async listen(options: TcpOptions, onLink: (link: Link) => void): Promise<TcpListener> {
+  /**
+   * Listens and gives each link to `onLink`; `onRefused` hears of those that TLS did not let in.
+   * Rejects with `MigrationError` 'address' or 'link'.
+   */
+  static async listen(
+    options: TcpOptions,
+    onLink: (link: Link) => void,
+    onRefused: (error: MigrationError) => void = () => {},
+  ): Promise<TcpListener> {
     const { host, port, tls } = options;
     if (tls === undefined) requireLoopback(options);
     const server =
@@ -71,6 +82,9 @@ export class TcpListener {
     const listener = new TcpListener(server);
     server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket | TLSSocket) =>
       listener.#take(socket, onLink),
+    );
+    server.on('tlsClientError', (error: Error, socket: TLSSocket) =>
+      onRefused(refusal(error, socket)),
     );
     await new Promise<void>((resolve, reject) => {
       server.once('error', (error) =>
@@ -98,12 +112,20 @@ export class TcpListener {
   }
 
   #take(socket: Socket, onLink: (link: Link) => void): void {
-    const host = socket.remoteAddress ?? 'somebody who is gone';
-    const link = new SocketLink(socket, addressText({ host, port: socket.remotePort ?? 0 }));
+    const link = new SocketLink(socket, peerOf(socket));
     this.#links.add(link);
     socket.once('close', () => this.#links.delete(link));
     onLink(link);
   }
+}
+
+const peerOf = ({ remoteAddress = 'somebody who is gone', remotePort = 0 }: Socket): string =>
+  addressText({ host: remoteAddress, port: remotePort });
+
+/** Why a client was not let in: who it was is forgotten by now. */
+function refusal(error: Error, { authorizationError: code }: TLSSocket): MigrationError {
+  const reason = typeof code === 'string' ? tlsReason(code) : undefined;
+  return new MigrationError('link', `somebody was not let in: ${reason ?? reasonOf(error)}`);
 }
 
 /** A connected socket as a link. */
@@ -115,15 +137,18 @@ class SocketLink implements Link {
   #failure: MigrationError | undefined;
   #ended = false;
   #wake: (() => void) | undefined;
+  /** What it may mean that the peer goes without a word; undefined: it has said something. */
+  #silence: string | undefined;
 
-  constructor(socket: Socket, peer: string) {
+  constructor(socket: Socket, peer: string, silence?: string) {
     this.peer = peer;
     this.#socket = socket;
+    this.#silence = silence;
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 5_000);
     socket.on('data', (chunk) => this.#received(chunk));
-    socket.on('end', () => this.#over());
-    socket.on('close', () => this.#over());
+    socket.on('end', () => this.#closed());
+    socket.on('close', () => this.#closed());
     socket.on('error', (error) => {
       this.#failure ??= new MigrationError('link', `${peer}: ${reasonOf(error)}`);
       this.#over();
@@ -173,10 +198,21 @@ class SocketLink implements Link {
 
   #received(chunk: Uint8Array): void {
     if (this.#ended) return;
+    this.#silence = undefined;
     this.#chunks.push(chunk);
     this.#bytes += chunk.length;
     if (this.#bytes >= READ_AHEAD_BYTES) this.#socket.pause();
     this.#wake?.();
+  }
+
+  #closed(): void {
+    if (!this.#ended && this.#silence !== undefined) {
+      this.#failure ??= new MigrationError(
+        'link',
+        `${this.peer} closed the link without a word: ${this.#silence}`,
+      );
+    }
+    this.#over();
   }
 
   #over(): void {
@@ -187,6 +223,10 @@ class SocketLink implements Link {
 
 /** What went wrong, as the operating system calls it where it does. */
 function reasonOf(error: Error): string {
-  const code = 'code' in error && typeof error.code === 'string' ? error.code : undefined;
-  return code === undefined ? error.message : `${code.toLowerCase()} (${error.message})`;
+  const code = codeOf(error);
+  if (code === undefined) return error.message;
+  return tlsReason(code) ?? `${code.toLowerCase()} (${error.message})`;
 }
+
+const codeOf = (error: Error): string | undefined =>
+  'code' in error && typeof error.code === 'string' ? error.code : undefined;

@@ -97,3 +97,20 @@ const certificateOptions = ({
   key,
   rejectUnauthorized: true,
 });
+
+/** What OpenSSL and Node call what a user can put right, in words; by parts of the code. */
+const REASONS: readonly (readonly [code: RegExp, words: string])[] = [
+  [/CERT_HAS_EXPIRED/, "the peer's certificate has expired"],
+  [/ALTNAME_INVALID/, "the peer's certificate is for another host"],
+  [/INVALID_PURPOSE/, "the peer's certificate is for the other end of a link"],
+  [/UNABLE_TO_|SELF_SIGNED/, "the peer's certificate is not of the authority in ca-cert.pem"],
+  [/PEER_DID_NOT_RETURN_A_CERTIFICATE/, 'the peer has no certificate'],
+  [/WRONG_VERSION_NUMBER|UNEXPECTED_MESSAGE|HTTP_REQUEST|PACKET_LENGTH/, 'the peer speaks no TLS'],
+  [/ILLEGAL_PARAMETER|BINDER_DOES_NOT_VERIFY|DECRYPT/, 'the pre-shared keys differ'],
+  [/HANDSHAKE_FAILURE|NO_SHARED_CIPHER|BAD_PSK/, 'the peer does not know our identity or key'],
+  [/ALERT/, 'the peer does not take our certificate'],
+];
+
+/** What went wrong with TLS, in words; undefined: nothing that is known here. */
+export const tlsReason = (code: string): string | undefined =>
+  REASONS.find(([pattern]) => pattern.test(code))?.[1];
