@@ -69,6 +69,7 @@ const prints =
     return 'power-off';
   };
 const runArgs = ['run', '--kernel', kernelPath];
+const incomingArgs = ['run', '--incoming', 'tcp:127.0.0.1:0'];
 
 let dump: string;
 beforeEach(() => {
@@ -143,6 +144,13 @@ describe('granule run', () => {
     ['no such kernel', ['run', '--kernel', '/no/kernel'], 1, 'granule: /no/kernel: no such file\n'],
     ['a wrong magic', ['run', '--kernel', busyboxPath], 1, 'neither an arm64 Linux Image'],
     ['too much memory', [...runArgs, '-m', '9G'], 1, '9 GiB is outside'],
+    [
+      'too much memory for a guest that comes',
+      [...incomingArgs, '-m', '4G'],
+      1,
+      '4 GiB is outside',
+    ],
+    ['no memory for a guest that comes', [...incomingArgs, '-m', '0'], 1, '0 bytes is outside'],
     ['an initrd that is a folder', [...runArgs, '--initrd', folder], 1, 'not a regular file'],
     ['a dump that cannot be written', [...runArgs, '--dtb-dump', folder], 2, 'EISDIR'],
     ['a wrong option', [...runArgs, '--smp', '99'], 2, 'granule: --smp 99'],

@@ -4,7 +4,7 @@
  * then.
  */
 import { writeFileSync } from 'node:fs';
-import { type BootPlan, planBoot } from '../vmm/boot.ts';
+import { type BootPlan, checkBoard, planBoot } from '../vmm/boot.ts';
 import { sizeText } from '../vmm/boot-error.ts';
 import type {
   Attach,
@@ -50,7 +50,10 @@ export async function runCommand(
 /** What boots, and is rebooted; only the board where a guest comes and nothing is to reboot. */
 function planFor(options: RunOptions): MachineOptions['plan'] {
   const { kernel, initrd, append, ramBytes, cpuCount, seed } = options;
-  if (kernel === undefined) return { ramBytes, cpuCount };
+  if (kernel === undefined) {
+    checkBoard({ ramBytes, cpuCount });
+    return { ramBytes, cpuCount };
+  }
   const plan = planBoot({
     kernel: { path: kernel },
     ...(initrd === undefined ? {} : { initrd: { path: initrd } }),

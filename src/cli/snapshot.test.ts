@@ -29,7 +29,10 @@ function parse(line: string): SnapshotOptions | undefined {
   snapshotCommand(program, (found) => {
     options = found;
   });
-  program.parse(line.split(' '), { from: 'user' });
+  program.parse(
+    line.split(' ').map((word) => (word === '""' ? '' : word)),
+    { from: 'user' },
+  );
   return options;
 }
 
@@ -51,6 +54,8 @@ describe('granule snapshot', () => {
     ['snapshot info', 'missing required argument'],
     ['snapshot save s', 'missing required argument'],
     ['snapshot save s f --compress zip', '--compress zip: not one of none, lz4'],
+    ['snapshot info ""', 'the file name is empty'],
+    ['snapshot save s ""', 'the file name is empty'],
     ['snapshot load f', "unknown command 'load'"],
   ])('snapshotCommand: %s, refused', (line, sentence) => {
     expect(() => parse(line)).toThrow(sentence);

@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { assertNever } from '../base/index.ts';
 import type { Compression } from '../vmm/snapshot/format.ts';
 import type { ConsoleHost } from './console.ts';
-import { check, oneOf } from './option-values.ts';
+import { check, oneOf, path } from './option-values.ts';
 
 export type SnapshotOptions =
   | { readonly action: 'info'; readonly file: string }
@@ -23,6 +23,7 @@ export type SnapshotOptions =
 
 const COMPRESSIONS = ['none', 'lz4'] as const satisfies readonly Compression[];
 
+const FileName = path('<file>');
 const SaveSchema = z.object({ compress: oneOf('--compress', COMPRESSIONS) });
 
 /** Adds the command to `program`; what is asked of it is told to `found`. */
@@ -37,7 +38,7 @@ export function snapshotCommand(
     .command('info')
     .description('what is in a snapshot; all of it is checked')
     .argument('<file>', 'the snapshot')
-    .action((file: string) => found({ action: 'info', file }));
+    .action((file: string) => found({ action: 'info', file: check(FileName, file) }));
   snapshot
     .command('save')
     .description('save a running machine, which then goes on')
@@ -45,7 +46,7 @@ export function snapshotCommand(
     .argument('<file>', 'where to; appears whole or not at all')
     .option('--compress <way>', `how memory is stored: ${COMPRESSIONS.join(' or ')}`, 'lz4')
     .action((socket: string, file: string, raw: unknown) => {
-      found({ action: 'save', socket, file, ...check(SaveSchema, raw) });
+      found({ action: 'save', socket, file: check(FileName, file), ...check(SaveSchema, raw) });
     });
 }
 

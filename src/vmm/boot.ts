@@ -125,7 +125,11 @@ export function loadPlan(plan: BootPlan, memory: GuestMemory): void {
   }
 }
 
-function checkBoard({ ramBytes, cpuCount }: BootOptions): void {
+/** Throws `BootError` for RAM or CPUs that the board cannot have. */
+export function checkBoard({
+  ramBytes,
+  cpuCount,
+}: Pick<BootOptions, 'ramBytes' | 'cpuCount'>): void {
   if (!(ramBytes >= RAM_BYTES_MIN && ramBytes <= RAM_BYTES_MAX)) {
     const bounds = `${sizeText(RAM_BYTES_MIN)} to ${sizeText(RAM_BYTES_MAX)}`;
     throw new BootError('memory-size', `memory size ${sizeText(ramBytes)} is outside ${bounds}`);

@@ -3,6 +3,7 @@
  * not run meanwhile and goes on unchanged. The file appears whole or not at all. Called by the
  * monitor's `snapshot-save` and by programs.
  */
+import { realpath, stat } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import type { Machine } from '../machine.ts';
 import { captureState } from '../state/capture.ts';
@@ -46,7 +47,7 @@ export async function saveSnapshot(
   const ram = new RamReader(machine);
   let file: AtomicFile | undefined;
   try {
-    file = await AtomicFile.open(path, String(process.pid));
+    file = await AtomicFile.open(await placeFor(path), String(process.pid));
     await write(file, state, ram, options);
     await file.commit();
     return file.length;
@@ -57,6 +58,20 @@ export async function saveSnapshot(
   } finally {
     ram.close();
   }
+}
+
+/**
+ * Where a file called `path` lies, behind links. Rejects where something is that a file must not
+ * take the place of, like a device: the name would be given to the snapshot.
+ */
+async function placeFor(path: string): Promise<string> {
+  const place = await realpath(path).catch((error: unknown) => {
+    if (isFileSystemError(error) && error.code === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (place === undefined) return path;
+  if ((await stat(place)).isFile()) return place;
+  throw new SnapshotError('file-unwritable', `${path}: is there and is no regular file`);
 }
 
 /** The header comes last, so that a file that is not finished is none. */

@@ -3,11 +3,20 @@
  * opened, chunks of RAM when they are asked for, or all of them (`verify`). Called by `restore.ts`,
  * `lazy-ram.ts` and `info.ts`.
  */
-import { closeSync, fstatSync, openSync, readSync, read as readWithCallback } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readSync,
+  read as readWithCallback,
+} from 'node:fs';
 import { promisify } from 'node:util';
 import { crc32 } from 'node:zlib';
 import { hex, MIB } from '../../base/index.ts';
 import { RAM_BASE } from '../board.ts';
+import { checkBoard } from '../boot.ts';
+import { BootError } from '../boot-error.ts';
 import { decodeState } from '../state/codec.ts';
 import type { MachineState } from '../state/machine-state.ts';
 import { CHUNK_BYTES, CHUNK_PAGES, type Chunk, parseChunk, RAW_BYTES_MAX } from './chunk.ts';
@@ -68,6 +77,7 @@ export class SnapshotFile implements PageSource {
     this.fileBytes = fileBytes;
     this.stateBytes = header.stateBytes;
     this.state = withState(path, () => decodeState(state));
+    checkMachine(path, this.state);
     this.chunkCount = this.state.machine.ramBytes / CHUNK_BYTES;
     this.chunks = decodeIndex(path, index, {
       firstOffset: HEADER_BYTES + header.stateBytes,
@@ -163,6 +173,16 @@ export class SnapshotFile implements PageSource {
   }
 }
 
+/** Checksums do not say that whoever wrote the file had a machine that can be. */
+function checkMachine(path: string, { machine }: MachineState): void {
+  try {
+    checkBoard(machine);
+  } catch (error) {
+    if (!(error instanceof BootError)) throw error;
+    throw new SnapshotError('machine-differs', `${path}: not of a machine here: ${error.message}`);
+  }
+}
+
 /** The file itself, read by position. */
 class Reader {
   readonly path: string;
@@ -174,8 +194,14 @@ class Reader {
 
   constructor(path: string) {
     this.path = path;
-    this.#descriptor = this.#attempt(() => openSync(path, 'r'));
-    this.fileBytes = this.#attempt(() => fstatSync(this.#descriptor).size);
+    // A pipe would wait for its writer.
+    const flags = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
+    this.#descriptor = this.#attempt(() => openSync(path, flags));
+    const found = this.#attempt(() => fstatSync(this.#descriptor));
+    this.fileBytes = found.size;
+    if (found.isFile()) return;
+    this.close();
+    throw new SnapshotError('file-unreadable', `${path}: not a regular file`);
   }
 
   read(position: number, length: number): Uint8Array {

@@ -2,15 +2,20 @@
  * Snapshots of whole machines: restored, at once or on touch, they end as the undisturbed run does;
  * whatever is wrong with a file is refused before anything is loaded.
  */
+import { once } from 'node:events';
 import {
+  lstatSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { createServer } from 'node:net';
+import { devNull, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import fc from 'fast-check';
@@ -27,7 +32,9 @@ import {
 import { hva, ipa, PAGE_SIZE } from '../../base/index.ts';
 import { Errno } from '../../host/index.ts';
 import { RAM_BASE } from '../board.ts';
+import { encodeState } from '../state/codec.ts';
 import { hashMachine } from '../state-hash.ts';
+import { encodeHeader, HEADER_BYTES } from './format.ts';
 import { infoLines, snapshotInfo } from './info.ts';
 import { machineOf, restoreSnapshot, restoreSnapshotLazily } from './restore.ts';
 import { saveSnapshot } from './save.ts';
@@ -290,6 +297,36 @@ describe('snapshot: a file that is not right', () => {
     expect(thrownBy(() => openSnapshot(directory))?.code).toBe('file-unreadable');
   });
 
+  it('openSnapshot: a device, refused', () => {
+    expect(thrownBy(() => openSnapshot(devNull))?.message).toBe(`${devNull}: not a regular file`);
+  });
+
+  it.each([
+    ['RAM', (bytes: number) => bytes + PAGE_SIZE, 'is no multiple of 2 MiB'],
+    ['RAM', () => 2 ** 40, 'is outside 2 MiB to 3 GiB'],
+  ])('openSnapshot: right checksums and %s of no machine, refused', (_, change, sentence) => {
+    const path = fileNamed('no-machine');
+    const file = openSnapshot(good);
+    file.close();
+    const { machine } = file.state;
+    const changed = { ...machine, ramBytes: change(machine.ramBytes) };
+    const state = encodeState({ ...file.state, machine: changed });
+    const header = encodeHeader({
+      fileBytes: HEADER_BYTES + state.length,
+      stateBytes: state.length,
+      stateCrc: crc32(state),
+      indexOffset: HEADER_BYTES + state.length,
+      indexBytes: 0,
+      indexCrc: 0,
+    });
+    writeFileSync(path, Buffer.concat([header, state]));
+    const error = thrownBy(() => openSnapshot(path));
+    expect([error?.code, error?.message]).toEqual([
+      'machine-differs',
+      expect.stringContaining(sentence),
+    ]);
+  });
+
   it.each(['anonymous', 'memfd'] as const)(
     'restoreSnapshot: a corrupted chunk behind good ones, nothing is loaded into %s memory',
     async (backing) => {
@@ -355,6 +392,31 @@ describe('snapshot: a file that cannot be written', () => {
     const error = await rejection(saveSnapshot(machine, join(directory, 'nowhere', 'file')));
     expect(error?.code).toBe('file-unwritable');
     expect(error?.message).toContain('ENOENT');
+  });
+
+  it('saveSnapshot: where something else than a file is, refused and that stays', async () => {
+    const { machine } = testMachine();
+    const listening = createServer().listen(fileNamed('socket'));
+    await once(listening, 'listening');
+    symlinkSync(fileNamed('socket'), fileNamed('link-to-socket'));
+    for (const name of ['socket', 'link-to-socket', '.']) {
+      const error = await rejection(saveSnapshot(machine, fileNamed(name)));
+      expect([error?.code, error?.message]).toEqual([
+        'file-unwritable',
+        expect.stringContaining('is there and is no regular file'),
+      ]);
+    }
+    expect(statSync(fileNamed('socket')).isSocket()).toBe(true);
+    listening.close();
+  });
+
+  it('saveSnapshot: through a link, the file behind it is replaced', async () => {
+    writeFileSync(fileNamed('behind'), 'old');
+    symlinkSync('behind', fileNamed('link'));
+    const { machine } = testMachine();
+    await saveSnapshot(machine, fileNamed('link'));
+    expect(lstatSync(fileNamed('link')).isSymbolicLink()).toBe(true);
+    expect(hashMachine(restored(fileNamed('behind')).machine)).toBe(hashMachine(machine));
   });
 
   it('saveSnapshot: fails in the middle, the old file stays and nothing is left over', async () => {
