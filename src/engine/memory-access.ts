@@ -87,10 +87,11 @@ function emitProbe(h: Handler, options: AccessOptions, locals: AccessLocals): vo
     .op(Op.i32WrapI64);
   code.i32(indexMask).op(Op.i32And);
   code.loadAt(Op.i32Load, options.unprivileged === true ? S.TLB_EL0 : S.TLB).op(Op.i32Add);
-  code.tee(entry).memory(Op.i64Load, options.kind === 'read' ? TLB_READ_TAG : TLB_WRITE_TAG);
-  code.get(va);
+  code.set(entry).get(va);
   if (options.bytes > 1) code.i64(BigInt(options.bytes - 1)).op(Op.i64Add);
-  code.get(entry).memory(Op.i64Load, TLB_MASK).op(Op.i64And).op(Op.i64Ne).op(Op.brIf).u32(0);
+  code.get(entry).memory(Op.i64Load, TLB_MASK).op(Op.i64And);
+  code.get(entry).memory(Op.i64Load, options.kind === 'read' ? TLB_READ_TAG : TLB_WRITE_TAG);
+  code.op(Op.i64Ne).op(Op.brIf).u32(0);
   code.get(va).op(Op.i32WrapI64).get(entry).memory(Op.i32Load, TLB_DELTA).op(Op.i32Add);
   code.set(address);
 }
