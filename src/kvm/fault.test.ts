@@ -19,7 +19,12 @@ import { dramOnly, PhysicalMemory } from '../machine/memory.ts';
 import { AccessKind } from '../machine/mmu.ts';
 import { type GuestAbort, handleGuestAbort } from './fault.ts';
 import { type KvmPolicy, linux61, linux612 } from './policy.ts';
-import { KVM_CAP_ARM_MTE, KVM_CAP_ARM_NISV_TO_USER, KVM_MEM_READONLY } from './uapi.ts';
+import {
+  KVM_CAP_ARM_MTE,
+  KVM_CAP_ARM_NISV_TO_USER,
+  KVM_MEM_LOG_DIRTY_PAGES,
+  KVM_MEM_READONLY,
+} from './uapi.ts';
 import { createVm, type Vm } from './vm.ts';
 
 const RW = Prot.read | Prot.write;
@@ -217,17 +222,21 @@ describe('handleGuestAbort: guest memory', () => {
   });
 });
 
+/** A process leaves tags in frames that it frees. */
+function leaveTagsBehind(): void {
+  const other = host.createProcess();
+  const old = other.mmap({ length: 16 * MIB, prot: RW | Prot.mte, flags: PRIVATE });
+  if (isRefusal(old)) throw new Error('no memory');
+  for (let done = 0; done < 16 * MIB; done += PAGE_SIZE) {
+    other.memory.storeTag(hva(old + done), 0xf);
+  }
+  other.destroy();
+}
+
 describe('tags before a page becomes visible', () => {
   it.each([linux612, linux61])('stale tags of a frame never reach a guest, $name', (policy) => {
     setUp({ policy });
-    // A process leaves tags behind in frames that it frees.
-    const other = host.createProcess();
-    const old = other.mmap({ length: 16 * MIB, prot: RW | Prot.mte, flags: PRIVATE });
-    if (isRefusal(old)) throw new Error('no memory');
-    for (let done = 0; done < 16 * MIB; done += PAGE_SIZE) {
-      other.memory.storeTag(hva(old + done), 0xf);
-    }
-    other.destroy();
+    leaveTagsBehind();
     vm.enableCap({ cap: KVM_CAP_ARM_MTE });
     slot({ at: map({}) });
     const guest = new TestGuest(vm);
@@ -235,6 +244,21 @@ describe('tags before a page becomes visible', () => {
       expect(guest.loadTag(ipa(RAM + page * PAGE_SIZE))).toBe(0);
     }
     host.frames.check();
+  });
+
+  it('pages gathered into a block by a store after logging: stale tags of none reach the guest', () => {
+    leaveTagsBehind();
+    vm.enableCap({ cap: KVM_CAP_ARM_MTE });
+    const at = map({});
+    slot({ at, flags: KVM_MEM_LOG_DIRTY_PAGES });
+    const guest = new TestGuest(vm);
+    expect(guest.load(RAM)).toBe(0);
+    slot({ at });
+    expect(guest.store(RAM, 1)).toBe('done');
+    expect(vm.stage2.lookup(RAM)?.sizeBytes).toBe(BLOCK_SIZE);
+    for (const page of [0, 1, 5, 511]) {
+      expect(guest.loadTag(ipa(RAM + page * PAGE_SIZE))).toBe(0);
+    }
   });
 
   it('tags the VMM stored through PROT_MTE before the guest’s first touch are kept', () => {

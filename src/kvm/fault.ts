@@ -203,7 +203,9 @@ function mapGuestMemory(vm: Vm, slot: Memslot, abort: GuestAbort, write: boolean
   const block = !logging && page.sizeBytes === BLOCK_SIZE && holdsBlock(slot, pageIpa, address);
   const sizeBytes = block ? BLOCK_SIZE : PAGE_SIZE;
   const target: Pa = alignDown(page.pa, sizeBytes);
-  if (!permission && vm.mte && memory.zoneAt(target) !== undefined) {
+  // Linux leaves permission faults out, but one may gather pages into a block again (a store after
+  // logging has ended), and nobody has looked at the tags of the block's other pages yet.
+  if (vm.mte && memory.zoneAt(target) !== undefined) {
     if (!vm.policy.mteMappingAllowed(page.area)) return refuse(Errno.EFAULT);
     sanitiseMteTags(vm, alignDown(pageIpa, sizeBytes), target, sizeBytes);
   }
