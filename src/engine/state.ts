@@ -1,7 +1,7 @@
 /**
  * The state of the vCPU being run, in linear memory: what generated code and TypeScript share.
  * Every vCPU has its own copy of STATE_BYTES; the one that runs is copied to address 0 and back
- * (`machine/cpu.ts`), so generated code addresses it with constants.
+ * (`machine/context.ts`, `machine/core.ts`), so generated code addresses it with constants.
  *
  *   0x000  X0 … X30, then XZR, which is 0 whenever an instruction begins
  *   0x100  SP (the current one), PC, flags, bookkeeping (below)
