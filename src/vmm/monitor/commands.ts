@@ -169,7 +169,9 @@ function argumentSentence({ issues: [issue] }: z.ZodError): string {
   return where === '' ? `arguments: ${what}` : `argument ${where}: ${what}`;
 }
 
-function requireWhole({ isWhole, isSaving }: MachineSession): void {
+function requireWhole({ control, isWhole, isSaving }: MachineSession): void {
+  // Waited for in vain: the run is ending.
+  if (control.isWithheld) throw new MonitorError('GenericError', 'the snapshot is not sound');
   if (!isWhole) throw new MonitorError('GenericError', 'the guest is not all here');
   if (isSaving) throw new MonitorError('GenericError', 'the guest is being saved');
 }

@@ -192,6 +192,33 @@ describe('a connection', () => {
     show();
     expect(await late(3)).toMatchObject([{ event: 'STOP' }, { event: 'RESUME' }, { return: {} }]);
   });
+
+  it('monitor: migrate, and the guest turns out not to be sound, refused', async () => {
+    const { control } = newSession();
+    control.withhold();
+    const other = new MachineSession({
+      machine: session.machine,
+      control,
+      time: processTime,
+      newId,
+    });
+    const heard: unknown[] = [];
+    const send = (line: string): void => void heard.push(JSON.parse(line));
+    const asking = new MonitorConnection({
+      session: other,
+      send,
+      seconds: () => 0,
+      version: '1.2.3',
+    });
+    heard.length = 0;
+    const migrate = { execute: 'migrate', arguments: { uri: 'tcp:127.0.0.1:1' } };
+    asking.receive(new TextEncoder().encode(`${JSON.stringify(migrate)}\n`));
+    control.leave('quit');
+    await vi.waitFor(() => expect(heard).toHaveLength(1));
+    expect(heard[0]).toMatchObject({ error: { desc: 'the snapshot is not sound' } });
+    expect(other.isMigrating).toBe(false);
+    await other.close();
+  });
 });
 
 describe('a control socket', () => {
