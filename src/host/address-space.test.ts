@@ -20,6 +20,7 @@ import {
   Prot,
   type ShmemFile,
   smallPages,
+  VmFlag,
 } from './index.ts';
 
 const RW = Prot.read | Prot.write;
@@ -49,13 +50,13 @@ describe('mmap: refusals', () => {
   const space = host.createProcess();
   const device = { kind: 'device', base: pa(0), sizeBytes: PAGE_SIZE, memoryType: 'Normal-NC' };
   const taken = map(space, {});
+  const ofFile = map(space, { flags: MapFlag.private, file: host.createMemfd(PAGE_SIZE) });
   const fixed = PRIVATE | MapFlag.fixed;
   const cases: readonly [string, Partial<MmapRequest>, Errno][] = [
     ['length 0', { length: 0 }, Errno.EINVAL],
     ['neither shared nor private', { flags: MapFlag.anonymous }, Errno.EINVAL],
     ['shared and private', { flags: PRIVATE | MapFlag.shared }, Errno.EINVAL],
     ['no file', { flags: MapFlag.private }, Errno.EBADF],
-    ['unknown protection', { prot: 0x40 }, Errno.EINVAL],
     ['offset unaligned', { flags: 2, file: host.createMemfd(1), offset: 16 }, Errno.EINVAL],
     ['offset overflows', { flags: 2, file: host.createMemfd(1), offset: 2 ** 53 }, Errno.EOVERFLOW],
     ['behind the device', { flags: 1, file: device as never, length: 8192 }, Errno.EINVAL],
@@ -79,11 +80,12 @@ describe('mmap: refusals', () => {
     expect(space.areas.all.length).toBe(before);
   });
 
-  it('PROT_MTE on a host without MTE: EINVAL', () => {
+  it('PROT_MTE on a host without MTE, unknown bits: mmap passes over them, mprotect refuses', () => {
     const memory = new PhysicalMemory({ zones: dramOnly(2 * MIB), recordPageCount: 16 });
     const plain = new Host({ memory, cpu: { mte: false } }).createProcess();
-    const request = { length: PAGE_SIZE, prot: RW | Prot.mte, flags: PRIVATE };
-    expect(plain.mmap(request)).toBe(-Errno.EINVAL);
+    const at = map(plain, { length: PAGE_SIZE, prot: RW | Prot.mte | 0x40 });
+    expect(plain.areas.at(at)!.flags).toBe(VmFlag.read | VmFlag.write);
+    expect(plain.mprotect(at, PAGE_SIZE, RW | Prot.mte)).toBe(-Errno.EINVAL);
   });
 
   it.each([
@@ -96,9 +98,14 @@ describe('mmap: refusals', () => {
     ['madvise: unknown', () => space.madvise(taken, PAGE_SIZE, 99), Errno.EINVAL],
     ['madvise: a hole', () => space.madvise(hva(0x10_0000), PAGE_SIZE, 4), Errno.ENOMEM],
     [
-      'MADV_REMOVE on private memory',
+      'MADV_REMOVE on anonymous memory',
       () => space.madvise(taken, PAGE_SIZE, Madvise.remove),
       Errno.EINVAL,
+    ],
+    [
+      'MADV_REMOVE on a private mapping of a file',
+      () => space.madvise(ofFile, PAGE_SIZE, Madvise.remove),
+      Errno.EACCES,
     ],
   ])('%s', (_name, call, errno) => {
     expect(call()).toBe(-errno);

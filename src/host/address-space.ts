@@ -28,7 +28,15 @@ import { ShmemFile } from './file.ts';
 import { copyAddressSpace } from './fork.ts';
 import type { Host } from './host.ts';
 import { isMergeable, unmergeRange } from './ksm.ts';
-import { accessFlags, Madvise, MapFlag, type MmapRequest, planMapping, TASK_SIZE } from './mmap.ts';
+import {
+  accessFlags,
+  isValidProtection,
+  Madvise,
+  MapFlag,
+  type MmapRequest,
+  planMapping,
+  TASK_SIZE,
+} from './mmap.ts';
 import { type MremapRequest, mremap } from './mremap.ts';
 import { adviseAway } from './reclaim.ts';
 import { SwappedPages } from './swapped-pages.ts';
@@ -127,8 +135,8 @@ export class AddressSpace {
     if (length === 0) return 0;
     const end = hva(start + alignUp(length, PAGE_SIZE));
     if (length < 0 || end > TASK_SIZE) return refuse(Errno.ENOMEM);
+    if (!isValidProtection(prot, this.host.cpu.mte)) return refuse(Errno.EINVAL);
     const access = accessFlags(prot, this.host.cpu.mte);
-    if (isRefusal(access)) return access;
     let at: number = start;
     for (const area of [...this.areas.within(start, end)]) {
       if (area.start > at) return refuse(Errno.ENOMEM);
@@ -152,8 +160,9 @@ export class AddressSpace {
    * MADV_DONTNEED: pages of the range go; anonymous memory reads as zero (data and tags), file
    * pages come back from the file. MADV_REMOVE punches a hole into the file of a shared mapping.
    * MADV_PAGEOUT swaps out what can be. MADV_MERGEABLE offers equal pages to `ksm.ts`,
-   * MADV_UNMERGEABLE takes that back. EINVAL (device memory, unknown advice), ENOMEM (a hole).
-   * Linux: madvise().
+   * MADV_UNMERGEABLE takes that back. EINVAL (device memory, unknown advice, hugetlb pages paged
+   * out, a hole punched into no file), EACCES (a hole punched through a private mapping), ENOMEM (a
+   * hole). Linux: madvise().
    */
   madvise(start: Hva, length: number, advice: number): 0 | Refusal {
     if (!isAligned(start, PAGE_SIZE) || length < 0) return refuse(Errno.EINVAL);
@@ -348,6 +357,7 @@ export class AddressSpace {
       case Madvise.dontNeed:
         return this.zap(start, end) ? 0 : refuse(Errno.ENOMEM);
       case Madvise.pageOut:
+        if ((area.flags & VmFlag.hugetlb) !== 0) return refuse(Errno.EINVAL);
         adviseAway(this, area, start, end);
         return 0;
       case Madvise.mergeable:
@@ -357,9 +367,8 @@ export class AddressSpace {
         return this.setFlags(start, end, VmFlag.mergeable, false);
       default:
         // MADV_REMOVE.
-        if (backing.kind !== 'shmem' || (area.flags & VmFlag.shared) === 0) {
-          return refuse(Errno.EINVAL);
-        }
+        if (backing.kind !== 'shmem') return refuse(Errno.EINVAL);
+        if ((area.flags & VmFlag.shared) === 0) return refuse(Errno.EACCES);
         backing.file.punchHole(backing.offset + (start - area.start), end - start);
         return 0;
     }

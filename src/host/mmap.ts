@@ -4,7 +4,7 @@
  */
 import { alignUp, BLOCK_SIZE, type Hva, isAligned, PAGE_SIZE } from '../base/index.ts';
 import { type Backing, VmFlag } from './area.ts';
-import { Errno, isRefusal, type Refusal, refuse } from './errno.ts';
+import { Errno, type Refusal, refuse } from './errno.ts';
 import type { MappableFile, ShmemFile } from './file.ts';
 
 /** PROT_* of Linux arm64. */
@@ -51,16 +51,21 @@ export interface MappingPlan {
   readonly sizeBytes: number;
 }
 
-/** The access bits of `prot` as area flags, or EINVAL for bits that mean nothing on this host. */
-export function accessFlags(prot: number, mte: boolean): number | Refusal {
-  const known = Prot.read | Prot.write | Prot.exec | (mte ? Prot.mte : 0);
-  if ((prot & ~known) !== 0) return refuse(Errno.EINVAL);
+/** Whether `prot` has only bits that mean something on this host. Linux: arch_validate_prot(). */
+export const isValidProtection = (prot: number, mte: boolean): boolean =>
+  (prot & ~(Prot.read | Prot.write | Prot.exec | (mte ? Prot.mte : 0))) === 0;
+
+/**
+ * The access bits of `prot` as area flags; others are passed over, PROT_MTE among them where there
+ * is no MTE. Linux: calc_vm_prot_bits().
+ */
+export function accessFlags(prot: number, mte: boolean): number {
   return (
     (prot & Prot.read ? VmFlag.read : 0) |
     // A writable page of VMSAv8 is readable.
     (prot & Prot.write ? VmFlag.write | VmFlag.read : 0) |
     (prot & Prot.exec ? VmFlag.exec : 0) |
-    (prot & Prot.mte ? VmFlag.mte : 0)
+    (mte && prot & Prot.mte ? VmFlag.mte : 0)
   );
 }
 
@@ -92,8 +97,8 @@ export function planMapping(
     return refuse(Errno.EINVAL);
   }
 
+  // mprotect refuses bits of `prot` that it does not know; mmap never looked at them.
   const access = accessFlags(request.prot, host.mte);
-  if (isRefusal(access)) return access;
   // What can carry tags: anonymous memory and shared-memory files, not made of hugetlb pages.
   const mteAllowed = host.mte && !hugetlb && (anonymous || file?.kind === 'shmem');
   if ((access & VmFlag.mte) !== 0 && !mteAllowed) return refuse(Errno.EINVAL);

@@ -159,6 +159,13 @@ describe('PR_SET_TAGGED_ADDR_CTRL', () => {
     expect(memory.setTaggedAddressControl(1 << 19)).toBe(-Errno.EINVAL);
     expect(memory.taggedAddressControl).toBe(0);
   });
+
+  it('a host without MTE: tagged pointers alone', () => {
+    const host = new Host({ memory: newHost().memory, cpu: { mte: false } });
+    const { memory } = host.createProcess();
+    expect(memory.setTaggedAddressControl(PR_MTE_TCF_SYNC)).toBe(-Errno.EINVAL);
+    expect(memory.setTaggedAddressControl(PR_TAGGED_ADDR_ENABLE)).toBe(0);
+  });
 });
 
 describe('memtagSegments', () => {

@@ -110,7 +110,7 @@ describe('MADV_PAGEOUT', () => {
     const space = withSwap().createProcess();
     const huge = map(space, { flags: PRIVATE | MapFlag.hugetlb, length: BLOCK_SIZE });
     space.memory.writeU8(huge, 1);
-    expect(space.madvise(huge, BLOCK_SIZE, Madvise.pageOut)).toBe(0);
+    expect(space.madvise(huge, BLOCK_SIZE, Madvise.pageOut)).toBe(-Errno.EINVAL);
     expect(space.pageState(huge)).toBe('present');
     const file = { kind: 'device', base: 0, sizeBytes: PAGE_SIZE, memoryType: 'Normal-NC' };
     const device = map(space, { flags: MapFlag.shared, file: file as never, length: PAGE_SIZE });

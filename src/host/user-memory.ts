@@ -71,10 +71,12 @@ export class UserMemory {
 
   /**
    * PR_SET_TAGGED_ADDR_CTRL: whether system calls take tagged pointers, how failed checks show, and
-   * which tags IRG may give (kept, not used: nothing here executes IRG). EINVAL: unknown bits.
+   * which tags IRG may give (kept, not used: nothing here executes IRG). EINVAL: unknown bits, and
+   * those of MTE on a host without it.
    */
   setTaggedAddressControl(control: number): 0 | Refusal {
-    if ((control & ~TAGGED_ADDR_CTRL_BITS) !== 0) return refuse(Errno.EINVAL);
+    const known = this.#space.host.cpu.mte ? TAGGED_ADDR_CTRL_BITS : PR_TAGGED_ADDR_ENABLE;
+    if ((control & ~known) !== 0) return refuse(Errno.EINVAL);
     this.#taggedAddressControl = control;
     const asynchronous = (control & PR_MTE_TCF_ASYNC) !== 0;
     const synchronous = (control & PR_MTE_TCF_SYNC) !== 0;
