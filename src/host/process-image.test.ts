@@ -8,6 +8,7 @@ import {
   pagesOn,
   RW,
   RW_MTE,
+  SHARED,
   tagRow,
   tagUp,
 } from '../../test/support/host-process.ts';
@@ -85,13 +86,25 @@ describe('saveProcess, restoreProcess', () => {
     expect(tagRow(granted(restoreProcess(newHost(), image)), at)).toBe('23456789');
   });
 
-  it('hugetlb pages', () => {
+  it.each([
+    ['private', PRIVATE],
+    ['shared', SHARED],
+  ])('hugetlb pages, %s, with the tags a guest gave them', (_, flags) => {
     const space = newHost().createProcess();
-    const at = map(space, { flags: PRIVATE | MapFlag.hugetlb, length: BLOCK_SIZE });
+    const at = map(space, { flags: flags | MapFlag.hugetlb, length: BLOCK_SIZE });
     space.memory.writeU8(pagesOn(at, 300), 7);
+    // The process cannot map them PROT_MTE; KVM of Linux 6.1 lets a guest tag them.
+    const tagged = granted(space.faultIn(pagesOn(at, 300), { write: true })).pa;
+    space.host.frames.initialiseTags(tagged);
+    space.host.memory.writeTag(tagged, 5);
     const copy = granted(restoreProcess(newHost(), granted(saveProcess(space))));
     expect(copy.memory.readU8(pagesOn(at, 300))).toBe(7);
-    expect(granted(copy.faultIn(at, { write: true })).sizeBytes).toBe(BLOCK_SIZE);
+    const page = granted(copy.faultIn(pagesOn(at, 300), { write: true }));
+    expect(page.sizeBytes).toBe(BLOCK_SIZE);
+    expect([copy.host.frames.isMteTagged(page.pa), copy.host.memory.readTag(page.pa)]).toEqual([
+      true,
+      5,
+    ]);
   });
 
   it('a host without room: ENOMEM, and nothing left of it', () => {

@@ -13,7 +13,7 @@ import { type Area, type Backing, VmFlag } from './area.ts';
 import { Errno, isRefusal, type Refusal, refuse } from './errno.ts';
 import { type DeviceFile, ShmemFile } from './file.ts';
 import type { Host } from './host.ts';
-import { BLOCK_ORDER } from './page.ts';
+import { BLOCK_ORDER, PACKED_TAG_BYTES } from './page.ts';
 
 /** A page that exists; `offset` is from the start of its area or file. */
 export interface SavedPage {
@@ -129,8 +129,19 @@ function saveFilePages(host: Host, file: ShmemFile): SavedPage[] | Refusal {
 
 function savePage(host: Host, offset: number, page: Pa, pageBytes: number): SavedPage {
   const data = withoutZeros(host.memory.readBytes(page, pageBytes));
-  const packedTags = pageBytes === PAGE_SIZE ? host.frames.packedTags(page)?.slice() : undefined;
-  return { offset, data, packedTags };
+  return { offset, data, packedTags: packedTagsOf(host, page, pageBytes) };
+}
+
+/** The packed tags of a page of any size; 0 for frames of it that were never tagged. */
+function packedTagsOf({ frames }: Host, page: Pa, pageBytes: number): Uint8Array | undefined {
+  let tags: Uint8Array | undefined;
+  for (let done = 0; done < pageBytes; done += PAGE_SIZE) {
+    const packed = frames.packedTags(pa(page + done));
+    if (packed === undefined) continue;
+    tags ??= new Uint8Array((pageBytes / PAGE_SIZE) * PACKED_TAG_BYTES);
+    tags.set(packed, (done / PAGE_SIZE) * PACKED_TAG_BYTES);
+  }
+  return tags;
 }
 
 function saveSlot(host: Host, offset: number, slot: number): SavedPage | Refusal {
