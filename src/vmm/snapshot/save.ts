@@ -65,6 +65,9 @@ export async function saveSnapshot(
  * take the place of, like a device: the name would be given to the snapshot.
  */
 async function placeFor(path: string): Promise<string> {
+  if (path.includes('\0')) {
+    throw new SnapshotError('file-unwritable', `${JSON.stringify(path)}: no file can be called so`);
+  }
   const place = await realpath(path).catch((error: unknown) => {
     if (isFileSystemError(error) && error.code === 'ENOENT') return undefined;
     throw error;

@@ -394,6 +394,13 @@ describe('snapshot: a file that cannot be written', () => {
     expect(error?.message).toContain('ENOENT');
   });
 
+  it('saveSnapshot: a name with a NUL, refused', async () => {
+    const { machine } = testMachine();
+    const error = await rejection(saveSnapshot(machine, `${fileNamed('a')}\0b`));
+    expect(error?.code).toBe('file-unwritable');
+    expect(error?.message).toContain('a\\u0000b": no file can be called so');
+  });
+
   it('saveSnapshot: where something else than a file is, refused and that stays', async () => {
     const { machine } = testMachine();
     const listening = createServer().listen(fileNamed('socket'));
