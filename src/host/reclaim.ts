@@ -2,7 +2,7 @@
  * Page-out: which pages may leave memory, and how one leaves. MADV_PAGEOUT and `Host.reclaim` come
  * here, and the allocator when memory runs short. Private pages that one process alone has, and
  * pages of shared-memory files; never device memory, hugetlb pages, the zero page, or a page that
- * somebody holds a reference on. 2 MiB pages are split (Linux does so where it has MTE).
+ * somebody holds a reference on. 2 MiB pages are split (Linux before 6.10 did so where it had MTE).
  *
  * KVM and the process's own translations hear of it as of any lost mapping; the guest faults, and
  * the page comes back through `fault.ts` with its tags.

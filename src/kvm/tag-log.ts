@@ -77,8 +77,8 @@ export class TagLog {
 }
 
 /**
- * Keeps the tags of pages that have just been cleaned and write-protected. A page that the VMM has
- * not got (it supplies it itself, or it was never touched) keeps none.
+ * Keeps the tags of pages that have just been cleaned and write-protected; one that was never
+ * touched is made, as by reading its data. A page that cannot be had now keeps none.
  */
 export function keepTags(vm: Vm, slot: Memslot, log: TagLog, first: number, count: number): void {
   const { frames } = vm.host;
