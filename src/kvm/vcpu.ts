@@ -313,6 +313,7 @@ export class Vcpu extends VcpuState {
     }
     this.#vm.isRunning = true;
     try {
+      this.core.beginTurn(this.context);
       const exit = this.#loop(budget);
       this.interrupts.showTimers();
       if (!TURN_ENDS.includes(exit.kind)) this.#count(exit.kind);

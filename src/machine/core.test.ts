@@ -173,15 +173,13 @@ describe('core: code that changes', () => {
 describe('core: events', () => {
   /** What a run of `source` gives, after which the event register was clear at the WFE or not. */
   const waits: [what: string, source: string, waits: boolean][] = [
-    ['entered by an exception return', 'wfe', false],
-    ['the second WFE', 'wfe\n wfe', true],
-    ['behind SEVL', 'wfe\n sevl\n wfe', false],
-    ['behind SEV of its own', 'wfe\n sev\n wfe', false],
+    ['no event', 'wfe', true],
+    ['behind SEVL', 'sevl\n wfe', false],
+    ['behind SEV of its own', 'sev\n wfe', false],
     ['two events are one', 'sev\n sevl\n wfe\n wfe', true],
-    ['YIELD is no WFE', 'wfe\n nop\n nop\n wfe', true],
     [
       'behind an ERET',
-      'wfe\n mov x0, #0x3c5\n msr spsr_el1, x0\n adr x0, 1f\n msr elr_el1, x0\n eret\n 1: wfe',
+      'mov x0, #0x3c5\n msr spsr_el1, x0\n adr x0, 1f\n msr elr_el1, x0\n eret\n 1: wfe',
       false,
     ],
   ];
@@ -193,13 +191,23 @@ describe('core: events', () => {
   }
 
   it('WFE at EL0 under SCTLR_EL1.nTWE = 0: trapped only where it would wait', () => {
-    const { core, context } = bareCore('wfe\n wfe\n .align 11\n .space 0x400\n hvc #1');
+    const { core, context } = bareCore('sevl\n wfe\n wfe\n .align 11\n .space 0x400\n hvc #1');
     context.savedI32[S.EL / 4] = 0;
     context.savedU64[slotIndex('VBAR_EL1') / 2] = BigInt(DRAM_BASE) + 0x800n;
     context.savedU64[slotIndex('SCTLR_EL1') / 2] = 0n;
     expect(core.run(context, 10)).toMatchObject({ kind: 'call', immediate: 1 });
     expect(core.u64[slotIndex('ESR_EL1') / 2]).toBe(0x07e0_0001n);
-    expect(core.u64[slotIndex('ELR_EL1') / 2]).toBe(BigInt(DRAM_BASE) + 4n);
+    expect(core.u64[slotIndex('ELR_EL1') / 2]).toBe(BigInt(DRAM_BASE) + 8n);
+  });
+
+  it('beginTurn: an event, and no monitor', () => {
+    const { core, context } = bareCore(
+      'wfe\n adr x1, 1f\n stxr w0, x1, [x1]\n hvc #1\n 1: .quad 0',
+    );
+    context.savedI32[S.MONITOR_ADDRESS / 4] = 1;
+    core.beginTurn(context);
+    expect(core.run(context, 10)).toMatchObject({ kind: 'call', immediate: 1 });
+    expect(core.u64[0]).toBe(1n);
   });
 
   it('SEV: the other contexts of the VM have an event, those of another VM not', () => {

@@ -144,6 +144,8 @@ export class Core implements EngineHooks {
     this.unload();
     this.memory.u8.set(context.saved, 0);
     this.#context = context;
+    // Another vCPU may have written what this one's monitor watches; that is an event.
+    if (this.s[S.MONITOR_ADDRESS / 4] !== 0) this.beginTurn(context);
     this.modeChanged();
     this.translationChanged();
   }
@@ -158,15 +160,11 @@ export class Core implements EngineHooks {
 
   /**
    * Runs `context` for at most about `budget` instructions (it ends at the first taken branch
-   * behind that). Interrupts are taken on entry and whenever they become deliverable. The entry is
-   * the hypervisor's exception return: the monitor is clear and the event register set, so that
-   * nothing of either is left over from what other contexts did meanwhile.
+   * behind that). Interrupts are taken on entry and whenever they become deliverable.
    */
   run(context: CpuContext, budget: number): CoreExit {
     this.load(context);
     const { s } = this;
-    s[S.MONITOR_ADDRESS / 4] = 0;
-    this.sendEventLocal();
     this.#sliceBudget = budget;
     s[S.BUDGET / 4] = budget * 8;
     this.#updateLine(context);
@@ -390,10 +388,24 @@ export class Core implements EngineHooks {
 
   /** Sets the event registers of all contexts of its VM. Arm: SendEvent(). */
   sendEvent(): void {
-    for (const { savedI32 } of this.tlbs.sharing(this.context.vmid)) {
-      savedI32[S.EVENT_REGISTER / 4] = 1;
+    for (const context of this.tlbs.sharing(this.context.vmid)) {
+      this.#stateOf(context)[S.EVENT_REGISTER / 4] = 1;
     }
-    this.sendEventLocal();
+  }
+
+  #stateOf(context: CpuContext): Int32Array {
+    return context === this.#context ? this.s : context.savedI32;
+  }
+
+  /**
+   * The exception return with which a hypervisor begins a turn of `context`: its monitor is clear
+   * and its event register set. That other runs of the turn are one too is left out, so that a
+   * guest runs alike however often stage 2 faults. Arm: AArch64.ExceptionReturn().
+   */
+  beginTurn(context: CpuContext): void {
+    const s = this.#stateOf(context);
+    s[S.MONITOR_ADDRESS / 4] = 0;
+    s[S.EVENT_REGISTER / 4] = 1;
   }
 
   /** Whether the event register was set; it is clear afterwards. Arm: ClearEventRegister(). */

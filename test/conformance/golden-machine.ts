@@ -73,6 +73,7 @@ export class GoldenMachine {
   run(vector: GoldenVector, mode: GoldenFile['mode']): Map<string, string> {
     const start = initialState(vector);
     this.#prepare(vector, start, mode);
+    this.#core.beginTurn(this.#context);
     let exit = this.#core.run(this.#context, BUDGET);
     while (exit.kind === 'wait') exit = this.#core.run(this.#context, BUDGET);
     this.#core.unload();

@@ -5,8 +5,8 @@
  * with the same memory goes on as this one does, instruction for instruction. Guest memory is not
  * part of it.
  *
- * Not carried, as no KVM carries it: TLBs, the exclusive monitor and the event register. Entering
- * the guest clears the one and sets the other; and a guest that clears the access flag of a
+ * Not carried, as no KVM carries it: TLBs, the exclusive monitor and the event register. KVM_RUN
+ * clears the one and sets the other; and a guest that clears the access flag of a
  * descriptor without invalidating its TLB entry may see the flag set again sooner than it would
  * have here.
  */
