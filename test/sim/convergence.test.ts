@@ -26,7 +26,13 @@ import { type SimOptions, simulateMigration } from './migration-run.ts';
 import { SimWorld } from './world.ts';
 
 /** A quarter of the memory is written all the time, and that takes three times the limit. */
-const TOO_FAST = { pages: 64, faultOf: () => undefined, mode: 'precopy' } as const;
+const TOO_FAST = {
+  pages: 64,
+  faultOf: () => undefined,
+  mode: 'precopy',
+  slowStopMs: 0,
+  slowDiskMs: 0,
+} as const;
 const SLOW_LINK = { bandwidthMax: 250_000, downtimeLimitMs: 80 } as const;
 
 interface Watched {

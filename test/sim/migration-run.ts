@@ -42,6 +42,9 @@ export interface SimOptions {
   /** The fault of the nth link that is made; absent: chosen by the seed. */
   readonly faultOf?: (link: number) => Fault | undefined;
   readonly cancelAtMs?: number;
+  /** See `SimMachineOptions`; absent: as the seed says. */
+  readonly slowStopMs?: number;
+  readonly slowDiskMs?: number;
   /** Attempts after which it is enough that the guest is well; absent: until it has moved. */
   readonly attemptsMax?: number;
   readonly tap?: LinkOptions['tap'];
@@ -78,12 +81,14 @@ export async function simulateMigration(options: SimOptions): Promise<SimResult>
   const policy = options.policy ?? TAG_POLICIES[prng.below(TAG_POLICIES.length)]!;
   const pages = options.pages ?? 8 + prng.below(120);
   const model = new GuestMemoryModel(pages);
+  const { slowDiskMs = prng.chance(1, 3) ? world.between(0, 20) : 0 } = options;
   const machine = (): SimMachine =>
     new SimMachine(world, {
       pages,
       model,
       memfd: policy === 'dual-mapping' || prng.chance(1, 4),
-      slowDiskMs: prng.chance(1, 3) ? world.between(0, 400) : 0,
+      slowStopMs: options.slowStopMs ?? (prng.chance(1, 3) ? world.between(0, 400) : 0),
+      slowDiskMs,
     });
   const source = machine();
   const destination = machine();

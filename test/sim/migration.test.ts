@@ -1,8 +1,8 @@
 /**
- * Migrations in a simulated world: links that are cut, fall silent or change bytes, slow disks, a
- * guest that races each copy, devices that write. Checked all along: never a page without its tags,
- * never a lost store, never two running copies; and in the end the guest has moved, or is as it
- * was.
+ * Migrations in a simulated world: links that are cut, fall silent or change bytes, guest memory on
+ * slow disks, a guest that races each copy, devices that write. Checked all along: never a page
+ * without its tags, never a lost store, never two running copies; and in the end the guest has
+ * moved, or is as it was.
  *
  * A seed that fails is in the message; `GRANULE_SIM_SEED=n` runs that one alone, and
  * `GRANULE_SIM_SEEDS=n` as many as wanted.
@@ -81,6 +81,31 @@ describe.each(MODES)('the link of a %s breaks once', (mode) => {
       expect(outcomes.at(-1), `silence at message ${atSend}`).toEqual({ kind: 'completed' });
     }
   });
+});
+
+describe.each(MODES)('guest memory on slow disks, %s', (mode) => {
+  it.each(TAG_POLICIES)(
+    'simulation: paged out at both ends, links fail, tags %s',
+    async (policy) => {
+      const counts = { in: 0, tagsIn: 0, there: 0, outcomes: 0 };
+      for (let seed = 100; seed < 106; seed++) {
+        const { source, destination, outcomes } = await run({ seed, mode, policy, slowDiskMs: 15 });
+        expect(outcomes.at(-1)).toEqual({ kind: 'completed' });
+        counts.in += source.swap!.pagesIn;
+        counts.tagsIn += source.swap!.tagsRestored;
+        counts.there += destination.swap!.pagesIn;
+        counts.outcomes += outcomes.length;
+        for (const { swap } of [source, destination]) {
+          expect([swap!.tagsLost, swap!.readErrors]).toEqual([0, 0]);
+        }
+      }
+      // It happened at all: pages and tags came back from disk, here and there, and links failed.
+      expect(counts.in).toBeGreaterThan(20);
+      expect(counts.tagsIn).toBeGreaterThan(10);
+      expect(counts.there).toBeGreaterThan(0);
+      expect(counts.outcomes).toBeGreaterThan(6);
+    },
+  );
 });
 
 it('simulation: cancelled at any time, the guest is here and well or has moved', async () => {

@@ -14,7 +14,17 @@ import {
   PAGE_SIZE,
   Prng,
 } from '../../src/base/index.ts';
-import { Errno, Host, isRefusal, MapFlag, Prot } from '../../src/host/index.ts';
+import {
+  Errno,
+  Host,
+  isRefusal,
+  Madvise,
+  MapFlag,
+  MemorySwapDevice,
+  Prot,
+  SimulatedSwapDevice,
+  type SwapStatistics,
+} from '../../src/host/index.ts';
 import { KVM_CAP_ARM_MTE } from '../../src/kvm/index.ts';
 import { createVm, type Vm } from '../../src/kvm/vm.ts';
 import { dramOnly, PhysicalMemory } from '../../src/machine/memory.ts';
@@ -36,6 +46,8 @@ const THREADS = 2;
 /** Tag granules of a page that the guest uses, and the one that a device writes. */
 const USED_GRANULES = [0, 60, 120, 255];
 const DEVICE_GRANULE = 200;
+/** What a disk counts in. */
+const TICK_MS = 0.5;
 
 /** What guest memory must hold: for each tag granule its first byte and its tag. */
 export class GuestMemoryModel {
@@ -53,7 +65,12 @@ export interface SimMachineOptions {
   readonly model: GuestMemoryModel;
   /** A memfd that is mapped twice, for `tags: dual-mapping`. */
   readonly memfd: boolean;
-  /** Stopping takes this long: a disk has to take what is under way. */
+  /** Stopping takes this long: a device has to take what is under way. */
+  readonly slowStopMs: number;
+  /**
+   * The host pages guest memory out at random, to a disk that takes up to so long to read a page;
+   * 0: it does not.
+   */
   readonly slowDiskMs: number;
   readonly mte?: boolean;
 }
@@ -84,6 +101,7 @@ export class SimMachine implements MigratableMachine {
   #random: Prng;
   #threads: Thread[] = Array.from({ length: THREADS }, () => ({ pending: [] }));
   #inStep = false;
+  #disk: SlowDisk | undefined;
 
   constructor(world: SimWorld, options: SimMachineOptions) {
     const { pages, memfd, mte = true } = options;
@@ -145,7 +163,13 @@ export class SimMachine implements MigratableMachine {
       hostWrites: new HostWrites([range]),
     };
     this.#raceReads();
+    if (options.slowDiskMs > 0) this.#swapTo(host, options.slowDiskMs);
     this.#live();
+  }
+
+  /** What the disk has done so far; undefined: there is none. */
+  get swap(): SwapStatistics | undefined {
+    return this.ram.process.host.swap?.statistics;
   }
 
   get mayRun(): boolean {
@@ -159,9 +183,9 @@ export class SimMachine implements MigratableMachine {
 
   async hold(): Promise<void> {
     this.held = true;
-    const { slowDiskMs } = this.#options;
-    if (slowDiskMs === 0) return;
-    await new Promise<void>((resolve) => void this.#world.after(slowDiskMs, resolve));
+    const { slowStopMs } = this.#options;
+    if (slowStopMs === 0) return;
+    await new Promise<void>((resolve) => void this.#world.after(slowStopMs, resolve));
   }
 
   release(): void {
@@ -194,14 +218,33 @@ export class SimMachine implements MigratableMachine {
 
   #compare(granule: number, bytes: Uint8Array, tags: Uint8Array): void {
     const { process } = this.ram;
-    const found = process.memory.readU8(hva(this.#hva + 16 * granule));
-    const page = process.faultIn(hva(this.#hva + 16 * granule), { write: false });
+    let page = process.faultIn(hva(this.#hva + 16 * granule), { write: false });
+    while (page === -Errno.EAGAIN) {
+      this.#disk!.hurry();
+      page = process.faultIn(hva(this.#hva + 16 * granule), { write: false });
+    }
     assert(!isRefusal(page), 'guest memory is there');
+    const found = process.memory.readU8(hva(this.#hva + 16 * granule));
     const tag = this.#vm.host.frames.readTags(page.pa)[granule % GRANULES];
     if (found === bytes[granule] && tag === tags[granule]) return;
     throw new Error(
       `granule ${granule} holds ${found} tag ${tag}, not ${bytes[granule]} tag ${tags[granule]}`,
     );
+  }
+
+  /** The host is short of memory: now and then some pages go to the disk. */
+  #swapTo(host: Host, readMsMax: number): void {
+    const { prng } = this.#world;
+    this.#disk = new SlowDisk(this.#world, 2 * this.#options.pages + 16, readMsMax);
+    assert(!isRefusal(host.swapOn(this.#disk.device)), 'there is swap');
+    const pageOut = (): void => {
+      const page = prng.below(this.#options.pages);
+      const count = Math.min(1 + prng.below(8), this.#options.pages - page);
+      const start = hva(this.#hva + page * PAGE_SIZE);
+      accept(this.ram.process.madvise(start, count * PAGE_SIZE, Madvise.pageOut));
+      this.#world.after(this.#world.between(0.5, 4), pageOut);
+    };
+    this.#world.after(this.#world.between(0, 4), pageOut);
   }
 
   /** The guest lives while it may, and devices write to its memory. */
@@ -238,7 +281,8 @@ export class SimMachine implements MigratableMachine {
           ? this.#guest.storeTag(at, value)
           : this.#load(at, granule);
     if (typeof outcome === 'object') {
-      if (outcome.kind === 'userfault') return;
+      // The thread sleeps: in post-copy for the source, in swap for the disk.
+      if (outcome.kind === 'userfault' || outcome.kind === 'wait') return;
       throw new Error(`the guest's access ended with ${outcome.kind}`);
     }
     this.steps++;
@@ -335,6 +379,28 @@ export class SimMachine implements MigratableMachine {
 
   #race(): void {
     if (this.#world.prng.chance(1, 3)) this.#step();
+  }
+}
+
+/** A disk under swap that takes up to so many milliseconds to read a page. */
+class SlowDisk {
+  readonly device: SimulatedSwapDevice;
+
+  constructor(world: SimWorld, slotCount: number, readMsMax: number) {
+    this.device = new SimulatedSwapDevice(new MemorySwapDevice(slotCount), {
+      prng: new Prng(world.prng.u32()),
+      readTicksMax: Math.ceil(readMsMax / TICK_MS),
+    });
+    const tick = (): void => {
+      this.device.advance(1);
+      world.after(TICK_MS, tick);
+    };
+    world.after(TICK_MS, tick);
+  }
+
+  /** All that is under way is done. */
+  hurry(): void {
+    this.device.advance(1_000_000);
   }
 }
 

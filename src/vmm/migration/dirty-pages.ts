@@ -2,7 +2,7 @@
  * Which pages are still to be sent: what KVM's dirty log and the VMM's own writes say, gathered at
  * the beginning of a round and worked off in chunks. Asked by the source.
  *
- * A chunk is cleaned in KVM's log (and so write-protected again) before it is handed out to be
+ * A chunk is cleaned in KVM's log (and so write-protected again) by `clean`, right before it is
  * read; a store that comes later marks it anew. With KVM_DIRTY_LOG_INITIALLY_SET every page is
  * dirty at first, and protection, with the splitting of blocks it needs, comes chunk by chunk
  * rather than at once. Linux: Documentation/virt/kvm/api.rst, 4.117 and 7.18.
@@ -116,7 +116,7 @@ export class DirtyPages {
     return countMarked(this.#ram.ranges.map((range) => this.#log(range))) + this.#pendingCount;
   }
 
-  /** The next chunk with pages to be sent, cleaned in the log; undefined: the round is over. */
+  /** The next chunk with pages to be sent, not cleaned yet; undefined: the round is over. */
   take(): PageChunk | undefined {
     for (; this.#rangeIndex < this.#pending.length; this.#rangeIndex++, this.#word = 0) {
       const map = this.#pending[this.#rangeIndex]!;
@@ -136,21 +136,23 @@ export class DirtyPages {
     return isEmpty ? undefined : this.#takeAt(rangeIndex, first);
   }
 
+  /** Cleans a chunk in the log: what is written to it from now on is dirty. */
+  clean({ range, firstPage, mask }: PageChunk): void {
+    if (!this.#logging) return;
+    const pageCount = Math.min(CHUNK_PAGES, pageCountOf(range) - firstPage);
+    accept(
+      'KVM_CLEAR_DIRTY_LOG',
+      this.#ram.kvm.clearDirtyLog({ slot: range.slot, firstPage, pageCount, bitmap: mask }),
+    );
+  }
+
   #takeAt(rangeIndex: number, word: number): PageChunk {
     const range = this.#ram.ranges[rangeIndex]!;
     const map = this.#pending[rangeIndex]!;
     const mask = map.slice(word, word + CHUNK_WORDS);
     map.fill(0, word, word + CHUNK_WORDS);
     for (const bits of mask) this.#pendingCount -= popCount(bits);
-    const firstPage = word * 32;
-    if (this.#logging) {
-      const pageCount = Math.min(CHUNK_PAGES, pageCountOf(range) - firstPage);
-      accept(
-        'KVM_CLEAR_DIRTY_LOG',
-        this.#ram.kvm.clearDirtyLog({ slot: range.slot, firstPage, pageCount, bitmap: mask }),
-      );
-    }
-    return { rangeIndex, range, firstPage, mask };
+    return { rangeIndex, range, firstPage: word * 32, mask };
   }
 
   #restart(): void {

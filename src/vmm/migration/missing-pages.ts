@@ -9,7 +9,7 @@
  * one that is marked and not here it may, since it was sent as zeros.
  */
 import { alignDown, assert, hva, PAGE_SIZE } from '../../base/index.ts';
-import { Errno, Madvise, type PageContent } from '../../host/index.ts';
+import { Errno, type PageContent } from '../../host/index.ts';
 import {
   accept,
   clearTail,
@@ -24,6 +24,7 @@ import {
 } from './guest-ram.ts';
 import { REQUEST_PAGES_MAX } from './messages.ts';
 import { type RamRun, TAGS_DIFFER } from './ram-codec.ts';
+import { dropAdvice } from './ram-receiver.ts';
 
 /** A page by the index of its range and its number there. */
 export type PageName = [range: number, page: number];
@@ -104,10 +105,11 @@ export class MissingPages {
   }
 
   #drop(absent: PageMaps): void {
-    this.#ram.ranges.forEach((range, i) => {
-      const advice = range.shared ? Madvise.remove : Madvise.dontNeed;
+    const { process, ranges } = this.#ram;
+    ranges.forEach((range, i) => {
       for (const [first, count] of spansOf(absent[i]!)) {
-        const dropped = this.#ram.process.madvise(pageHva(range, first), count * PAGE_SIZE, advice);
+        const start = pageHva(range, first);
+        const dropped = process.madvise(start, count * PAGE_SIZE, dropAdvice(range));
         accept('madvise of guest memory', dropped);
       }
     });

@@ -8,6 +8,8 @@ import { sleep, type Time } from './link.ts';
 const TURN_MS = 4;
 /** The longest sleep: somebody may have cancelled. */
 const SLEEP_MS_MAX = 100;
+/** Between looks at a page that a disk is to bring. */
+const WAIT_MS = 1;
 /** A debt below this is carried on: timers are coarse. */
 const SLEEP_MS_MIN = 2;
 
@@ -42,6 +44,13 @@ export class Pace {
     }
     if (now - this.#turnAtMs < TURN_MS) return;
     await this.#time.turn();
+    this.#turnAtMs = this.#time.nowMs();
+  }
+
+  /** Waits for something else than the link, for a moment: a disk. */
+  async wait(): Promise<void> {
+    await sleep(this.#time, WAIT_MS);
+    this.#check();
     this.#turnAtMs = this.#time.nowMs();
   }
 

@@ -1,12 +1,15 @@
 /**
  * Reads chunks of pages with their tags and sends them in frames: what pre-copy, stop-and-copy and
  * post-copy share. Two frames are under way at most; a chunk is read right after it was cleaned in
- * the dirty log, never before.
+ * the dirty log, never before. Pages that the host has paged out come later, when the disk has
+ * brought them: nobody keeps the tags of a page that is not there.
  */
 import { assert, PAGE_SIZE } from '../../base/index.ts';
+import { Errno, isRefusal } from '../../host/index.ts';
 import type { Channel } from './channel.ts';
-import { CHUNK_PAGES, type PageChunk } from './dirty-pages.ts';
+import { CHUNK_PAGES, type DirtyPages, type PageChunk } from './dirty-pages.ts';
 import {
+  countMarked,
   type GuestRam,
   isMarked,
   mark,
@@ -16,6 +19,7 @@ import {
   refused,
   spansOf,
   TAG_BYTES,
+  unmark,
 } from './guest-ram.ts';
 import type { Pace } from './pace.ts';
 import type { MigrationStatistics } from './progress.ts';
@@ -33,12 +37,15 @@ interface Slot {
 
 export interface PageSenderOptions {
   readonly ram: GuestRam;
+  /** Where chunks come from, and are cleaned. */
+  readonly dirty: DirtyPages;
   readonly tags: TagReader;
   readonly statistics: MigrationStatistics;
 }
 
 export class PageSender {
   readonly #ram: GuestRam;
+  readonly #dirty: DirtyPages;
   readonly #tags: TagReader;
   readonly #statistics: MigrationStatistics;
   readonly #everSent: PageMaps;
@@ -51,8 +58,9 @@ export class PageSender {
   #channel: Channel | undefined;
   #pace: Pace | undefined;
 
-  constructor({ ram, tags, statistics }: PageSenderOptions) {
+  constructor({ ram, dirty, tags, statistics }: PageSenderOptions) {
     this.#ram = ram;
+    this.#dirty = dirty;
     this.#tags = tags;
     this.#statistics = statistics;
     this.#everSent = newPageMaps(ram.ranges);
@@ -74,25 +82,22 @@ export class PageSender {
   }
 
   /**
-   * Reads the chunk and sends it, or puts it into the next frame. Pages whose tags are no longer
-   * those of the page are left out and returned as a mask; undefined: none.
+   * Cleans and reads the chunk and sends it, or puts it into the next frame. Pages whose tags are
+   * no longer those of the page are left out and returned as a mask; undefined: none.
    */
   async send(chunk: PageChunk): Promise<Uint32Array | undefined> {
-    let putOff: Uint32Array | undefined;
-    for (const [first, count] of spansOf(chunk.mask)) {
-      this.#read(chunk, first, count);
-      for (let i = 0; i < count; i++) {
-        if (this.#current[i] === 1) {
-          this.#add(chunk, first + i, i);
-          if (!this.#slots[0].builder.hasRoom) await this.flush();
-        } else {
-          putOff ??= new Uint32Array(chunk.mask.length);
-          mark(putOff, first + i);
-          this.#statistics.pagesPutOff++;
-        }
-      }
+    const putOff = new Uint32Array(chunk.mask.length);
+    const left = chunk.mask.slice();
+    for (;;) {
+      if (!this.#slots[0].builder.hasRoomFor(countMarked([left]))) await this.flush();
+      // Nothing else has a turn until what is here now has been cleaned and read.
+      const here = this.#takeHere(chunk, left);
+      this.#dirty.clean({ ...chunk, mask: here });
+      for (const [first, count] of spansOf(here)) this.#sendSpan(chunk, first, count, putOff);
+      if (left.every((bits) => bits === 0)) break;
+      await this.#pace!.wait();
     }
-    return putOff;
+    return putOff.some((bits) => bits !== 0) ? putOff : undefined;
   }
 
   /** Sends what has been gathered; resolves when there is a frame to go on with. */
@@ -119,11 +124,44 @@ export class PageSender {
     await Promise.all(this.#slots.map(({ sent }) => sent));
   }
 
+  /** Moves the pages that are in memory out of `left`; those in swap are asked for. */
+  #takeHere({ range, firstPage }: PageChunk, left: Uint32Array): Uint32Array {
+    const here = left.slice();
+    left.fill(0);
+    const { process } = this.#ram;
+    if (process.host.swap === undefined) return here;
+    for (const [first, count] of spansOf(here)) {
+      for (let page = first; page < first + count; page++) {
+        const at = pageHva(range, firstPage + page);
+        if (process.pageState(at) !== 'swapped') continue;
+        const found = process.faultIn(at, { write: false });
+        if (!isRefusal(found)) continue;
+        if (found !== -Errno.EAGAIN) throw refused('bringing in a page from swap', found);
+        unmark(here, page);
+        mark(left, page);
+      }
+    }
+    return here;
+  }
+
+  /** Pages of the chunk that lie side by side. */
+  #sendSpan(chunk: PageChunk, first: number, count: number, putOff: Uint32Array): void {
+    this.#read(chunk, first, count);
+    for (let i = 0; i < count; i++) {
+      if (this.#current[i] === 1) {
+        this.#add(chunk, first + i, i);
+      } else {
+        mark(putOff, first + i);
+        this.#statistics.pagesPutOff++;
+      }
+    }
+  }
+
   #read({ range, firstPage }: PageChunk, first: number, count: number): void {
     const { memory } = this.#ram.process;
     const data = this.#data.subarray(0, count * PAGE_SIZE);
     const read = memory.readInto(pageHva(range, firstPage + first), data);
-    if (read !== data.length) throw refused('reading guest memory', -14);
+    if (read !== data.length) throw refused('reading guest memory', -Errno.EFAULT);
     this.#current.fill(1, 0, count);
     const span = { range, firstPage: firstPage + first, pageCount: count };
     this.#tags.read(span, this.#packed, this.#current);

@@ -62,14 +62,15 @@ export class RamFrameBuilder {
     return this.#runCount === 0;
   }
 
-  /** Whether any page at all still fits. */
-  get hasRoom(): boolean {
-    return this.#bytes.length - this.#length >= RUN_HEADER_BYTES + PAGE_SIZE + TAG_BYTES;
+  /** Whether so many pages still fit, whatever is in them. */
+  hasRoomFor(pages: number): boolean {
+    const perPage = RUN_HEADER_BYTES + PAGE_SIZE + TAG_BYTES;
+    return this.#bytes.length - this.#length >= pages * perPage;
   }
 
-  /** Appends a page. Preconditions: `hasRoom`. */
+  /** Appends a page. Preconditions: `hasRoomFor(1)`. */
   add(image: PageImage): void {
-    assert(this.hasRoom, 'a frame has room for the page');
+    assert(this.hasRoomFor(1), 'a frame has room for the page');
     if (!this.#continues(image)) this.#beginRun(image);
     const { data, tag, packedTags } = image;
     if (data !== undefined) this.#put(data);

@@ -13,6 +13,7 @@ import {
   newPageMaps,
   type PageMaps,
   pageHva,
+  type RamRange,
   TAG_BYTES,
 } from './guest-ram.ts';
 import { type RamRun, TAGS_DIFFER } from './ram-codec.ts';
@@ -33,6 +34,7 @@ export class RamReceiver {
 
   /** Takes over a checked run. Throws `MigrationError` 'machine' where memory or KVM refuses. */
   receive(run: RamRun): void {
+    this.#dropSwapped(run);
     if (!run.hasData && run.tag === 0) {
       this.#clear(run);
       return;
@@ -49,6 +51,18 @@ export class RamReceiver {
       if (!isMarked(this.#filled[index]!, page)) continue;
       accept('storing a page', this.#ram.process.memory.fill(pageHva(range, page), 0, PAGE_SIZE));
       this.#tags.write({ range, firstPage: page, pageCount: 1 }, new Uint8Array(TAG_BYTES));
+    }
+  }
+
+  /** What is replaced as a whole need not be read from a disk first. */
+  #dropSwapped({ range: index, firstPage, pageCount }: RamRun): void {
+    const { process, ranges } = this.#ram;
+    if (process.host.swap === undefined) return;
+    const range = ranges[index]!;
+    for (let page = firstPage; page < firstPage + pageCount; page++) {
+      const at = pageHva(range, page);
+      if (process.pageState(at) !== 'swapped') continue;
+      accept('madvise of guest memory', process.madvise(at, PAGE_SIZE, dropAdvice(range)));
     }
   }
 
@@ -97,8 +111,12 @@ export class RamReceiver {
 
 /** Makes memory what it is when nobody has touched it. Throws `MigrationError` 'machine'. */
 export function clearRam({ process, ranges }: GuestRam): void {
-  for (const { hva, sizeBytes, shared } of ranges) {
-    const advice = shared ? Madvise.remove : Madvise.dontNeed;
-    accept('madvise of guest memory', process.madvise(hva, sizeBytes, advice));
+  for (const range of ranges) {
+    const dropped = process.madvise(range.hva, range.sizeBytes, dropAdvice(range));
+    accept('madvise of guest memory', dropped);
   }
 }
+
+/** What makes pages of a range as if nobody had touched them. */
+export const dropAdvice = ({ shared }: RamRange): number =>
+  shared ? Madvise.remove : Madvise.dontNeed;

@@ -200,7 +200,12 @@ export class MigrationSource {
   #prepare(): void {
     const { ram } = this.#machine;
     this.#tags = tagReader(ram, this.#options.tags, this.#world.time);
-    this.#sender = new PageSender({ ram, tags: this.#tags, statistics: this.statistics });
+    this.#sender = new PageSender({
+      ram,
+      dirty: this.#dirty,
+      tags: this.#tags,
+      statistics: this.statistics,
+    });
   }
 
   async #connect(purpose: Extract<Message, { kind: 'hello' }>['purpose']): Promise<Connection> {
