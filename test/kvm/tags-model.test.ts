@@ -1,7 +1,8 @@
 /**
  * A guest's data and tags against a naive model: whatever the guest, its VMM and the host do to its
  * pages in any order, a page has the byte and the tags it was last given, no tag of a frame's last
- * owner is ever seen, and the dirty log has exactly the pages that the guest stored to.
+ * owner is ever seen, the dirty log has exactly the pages that the guest stored to, and the tag log
+ * the tags of those that it has not stored to since.
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
@@ -16,9 +17,11 @@ import {
   MemorySwapDevice,
   MremapFlag,
   mergePass,
+  PACKED_TAG_BYTES,
   Prot,
   TAG_GRANULES,
 } from '../../src/host/index.ts';
+import { KVM_CAP_ARM_MTE_TAG_LOG } from '../../src/kvm/tag-log.ts';
 import {
   KVM_ARM_TAGS_FROM_GUEST,
   KVM_ARM_TAGS_TO_GUEST,
@@ -35,6 +38,8 @@ const BASE = 0x4000_0000;
 const PAGES = 1024;
 const SLOT_BYTES = PAGES * PAGE_SIZE;
 const DRAM_BYTES = 16 * MIB;
+/** Packed tags of all pages, and behind them a bit a page. */
+const LOG_BYTES = PAGES * PACKED_TAG_BYTES + PAGES / 8;
 
 type Backing = 'anonymous' | 'memfd' | 'private memfd';
 
@@ -58,7 +63,7 @@ interface Content {
 }
 
 const BYTE_AT = 64;
-/** The granule whose tag the steps change; COPY_TAGS changes all. */
+/** The granule, an odd one, whose tag the steps change; COPY_TAGS changes all. */
 const TAG_AT = 7 * 16;
 const UNTOUCHED_TAG_AT = 200 * 16;
 
@@ -70,6 +75,8 @@ class Model {
   /** The tag of the other granules of each page. */
   readonly rest = new Uint8Array(PAGES);
   readonly dirty = new Set<number>();
+  /** Pages whose tags the VMM itself has changed, which no log sees. */
+  readonly changed = new Set<number>();
   readonly guest: TestGuest;
   readonly #vm;
   readonly #backing: Backing;
@@ -98,10 +105,11 @@ class Model {
     this.#elsewhere = granted(
       this.process.mmap({ length: SLOT_BYTES, prot: Prot.none, ...anonymous }),
     );
-    this.#buffer = granted(this.process.mmap({ length: PAGE_SIZE, prot: RW, ...anonymous }));
+    this.#buffer = granted(this.process.mmap({ length: LOG_BYTES, prot: RW, ...anonymous }));
     granted(this.process.madvise(this.#at, SLOT_BYTES, Madvise.mergeable));
     this.#vm = granted(createVm({ host: this.host, process: this.process }));
     granted(this.#vm.enableCap({ cap: KVM_CAP_ARM_MTE }));
+    granted(this.#vm.enableCap({ cap: KVM_CAP_ARM_MTE_TAG_LOG, args: [1n] }));
     this.setSlot(SLOT_BYTES);
     this.guest = new TestGuest(this.#vm);
   }
@@ -150,7 +158,9 @@ class Model {
   /** STG of the VMM, which its mapping lets through once it is PROT_MTE. */
   hostStoreTag(page: number, tag: number): void {
     granted(this.process.memory.storeTag(this.hvaOf(page, TAG_AT), tag));
-    if (this.#mte) this.pages[page]!.tag = tag;
+    if (!this.#mte) return;
+    this.pages[page]!.tag = tag;
+    this.changed.add(page);
   }
 
   copyTagsTo(page: number, tag: number): void {
@@ -158,6 +168,7 @@ class Model {
     expect(this.#copyTags(page, KVM_ARM_TAGS_TO_GUEST)).toBe(PAGE_SIZE);
     this.pages[page]!.tag = tag;
     this.rest[page] = tag;
+    this.changed.add(page);
   }
 
   copyTagsFrom(page: number): void {
@@ -185,6 +196,7 @@ class Model {
     for (let page = first; page < first + count; page++) {
       this.pages[page] = { byte: 0, tag: 0 };
       this.rest[page] = 0;
+      this.changed.add(page);
     }
   }
 
@@ -239,10 +251,30 @@ class Model {
       for (let bit = 0; bit < 32; bit++) if ((word >>> bit) & 1) pages.push(i * 32 + bit);
     });
     expect(pages).toEqual([...this.dirty].sort((a, b) => a - b));
+    for (const page of pages) this.changed.delete(page);
     this.dirty.clear();
   }
 
+  checkTagLog(): void {
+    if (!this.#logging) return;
+    const bitmap = hva(this.#buffer + PAGES * PACKED_TAG_BYTES);
+    const request = { slot: 0, firstPage: 0, pageCount: PAGES, addr: this.#buffer, bitmap };
+    granted(this.#vm.readTagLog(request));
+    const { memory } = this.process;
+    for (let page = 0; page < PAGES; page++) {
+      const byte = granted(memory.readU8(hva(bitmap + (page >>> 3))));
+      if (((byte >>> (page & 7)) & 1) === 0 || this.changed.has(page)) continue;
+      const at = hva(this.#buffer + page * PACKED_TAG_BYTES);
+      const rest = this.rest[page]!;
+      const expected = new Uint8Array(PACKED_TAG_BYTES).fill(rest | (rest << 4));
+      expected[(TAG_AT - 16) / 32] = rest | (this.pages[page]!.tag << 4);
+      expect(this.dirty.has(page)).toBe(false);
+      expect(granted(memory.read(at, PACKED_TAG_BYTES))).toEqual(expected);
+    }
+  }
+
   end(): void {
+    this.checkTagLog();
     this.checkLog();
     this.setLogging(false);
     for (const page of [0, 512]) this.store(page, 1);
@@ -275,6 +307,7 @@ const acts = {
   fork: (m, { page, on }) => m.fork(page, on),
   logging: (m, { on }) => m.setLogging(on),
   checkLog: (m) => m.checkLog(),
+  checkTagLog: (m) => m.checkTagLog(),
   slotAnew: (m) => m.makeSlotAnew(),
 } satisfies Record<string, Act>;
 
@@ -290,7 +323,7 @@ interface Step {
 const kinds = Object.keys(acts) as Step['kind'][];
 const stepOf = (some: readonly Step['kind'][]): fc.Arbitrary<Step> =>
   fc.record({
-    kind: fc.constantFrom('check', 'store', 'logging', ...some),
+    kind: fc.constantFrom('check', 'store', 'logging', 'checkLog', ...some),
     page: fc.constantFrom(0, 0, 1, 511, 512),
     count: fc.constantFrom(1, 2, 512),
     value: fc.integer({ min: 1, max: 15 }),
