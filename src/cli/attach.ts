@@ -40,9 +40,12 @@ export function attachment({ run, version, snapshot, say }: AttachOptions): Atta
       }
       const session = new MachineSession({ machine, control, time: processTime, newId });
       detachers.push(() => session.close());
+      let said: string | undefined;
       session.listen((event) => {
         const line = sentenceOf(event);
-        if (line !== undefined) say(`granule: ${line}`);
+        // Each attempt to make a link again says the same.
+        if (line !== undefined && line !== said) say(`granule: ${line}`);
+        said = line ?? said;
         if (event.kind === 'migration' && event.side === 'source') {
           if (event.phase.kind === 'completed') control.leave('migrated');
         }

@@ -150,7 +150,7 @@ describe('granule run', () => {
       1,
       '4 GiB is outside',
     ],
-    ['no memory for a guest that comes', [...incomingArgs, '-m', '0'], 1, '0 bytes is outside'],
+    ['no memory for a guest that comes', [...incomingArgs, '-m', '1M'], 1, '1 MiB is outside'],
     ['an initrd that is a folder', [...runArgs, '--initrd', folder], 1, 'not a regular file'],
     ['a dump that cannot be written', [...runArgs, '--dtb-dump', folder], 2, 'EISDIR'],
     ['a wrong option', [...runArgs, '--smp', '99'], 2, 'granule: --smp 99'],

@@ -30,9 +30,11 @@ export interface MigrateOptions {
   readonly tlsCertificates: string | undefined;
 }
 
+export const SocketName = path('<socket>');
+
 const MigrateSchema = z.object({
   mode: oneOf('--mode', ['precopy', 'postcopy']),
-  downtimeLimit: duration('--downtime-limit'),
+  downtimeLimit: duration('--downtime-limit', 600_000),
   maxBandwidth: size('--max-bandwidth', 1).optional(),
   autoConverge: z.boolean().default(false),
   postcopyAfter: wholeNumber('--postcopy-after', 1, 1_000_000).optional(),
@@ -76,9 +78,10 @@ export function controlCommands(
     .command('ctl')
     .description('ask a running machine, or tell it what to do')
     .argument('<socket>', 'control socket of the machine: run --monitor')
-    .argument('<command>', 'query-status, stop, cont, quit, …; events: watch what happens')
+    .argument('<command>', 'query-commands lists them; events: watch what happens')
     .argument('[key=value...]', 'arguments of the command')
     .action((socket: string, command: string, words: string[]) => {
+      check(SocketName, socket);
       found.ctl({ socket, command, arguments: check(CtlArguments, words) });
     });
   tlsOptions(program.command('migrate'))
@@ -93,6 +96,7 @@ export function controlCommands(
     .option('--tags <way>', `how tags are read: ${TAG_POLICIES.join(', ')}`, 'ioctl')
     .option('--tag-pages <n>', 'pages that one KVM_ARM_MTE_COPY_TAGS copies at most')
     .action((socket: string, uri: string, raw: unknown) => {
+      check(SocketName, socket);
       const { downtimeLimit, maxBandwidth, ...rest } = check(MigrateSchema, raw);
       found.migrate({
         socket,

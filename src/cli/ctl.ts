@@ -12,6 +12,7 @@ export async function ctlCommand(options: CtlOptions, host: ConsoleHost): Promis
   try {
     if (options.command === 'events') {
       client.onEvent = (_, line) => void host.stdout.write(`${line}\n`);
+      host.stdout.on('error', () => client.close()); // nobody reads any more
       await client.closed;
       return 0;
     }

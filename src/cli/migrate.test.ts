@@ -131,6 +131,15 @@ describe('granule migrate', () => {
     await until(() => move.err().includes('above the limit of 50'));
     expect(await granule('ctl', here.socket, 'migrate-start-postcopy').status).toBe(0);
     expect(await move.status, move.err()).toBe(0);
+    const parts = [
+      'round \\d+',
+      '[\\d,]+ pages and [\\d.]+ KiB of tags in [\\d.]+ MiB sent',
+      '[\\d.]+ MiB left',
+      '[\\d.]+ MiB/s',
+      'dirty [\\d.]+ MiB/s',
+      'expected downtime \\d+ ms above the limit of 50\n',
+    ];
+    expect(move.err()).toMatch(new RegExp(parts.join(', ')));
     expect(await here.status).toBe(0);
     expect(await there.status).toBe(0);
     expect(there.out()).toContain(`${TAG_WORKLOAD_LINE}${longChecksum}\n`);
@@ -414,5 +423,19 @@ describe('granule ctl', () => {
       .split('\n')
       .map((line) => JSON.parse(line).event);
     expect(names).toEqual(['RESUME', 'SHUTDOWN']);
+  });
+
+  it('ctl: events that nobody reads any more, it ends', async () => {
+    const { socket, status } = await working();
+    await granule('ctl', socket, 'stop').status;
+    const stdout = new PassThrough();
+    const streams = { stdin: new PassThrough(), stdout, stderr: new PassThrough() };
+    const args = ['ctl', socket, 'events'];
+    const events = runCli(args, '0.0.0', services, { ...streams, events: new EventEmitter() });
+    await until(() => stdout.listenerCount('error') > 0);
+    stdout.destroy(new Error('EPIPE'));
+    expect(await events).toBe(0);
+    await granule('ctl', socket, 'cont').status;
+    expect(await status).toBe(0);
   });
 });

@@ -4,6 +4,7 @@
  */
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { KIB, MIB } from '../base/index.ts';
 import { MachineError } from '../vmm/machine-error.ts';
 import { MonitorClient } from '../vmm/monitor/client.ts';
 import type { ConsoleHost } from './console.ts';
@@ -62,7 +63,7 @@ export async function migrateCommand(options: MigrateOptions, host: ConsoleHost)
       if (report === undefined)
         throw new MachineError('the machine ended before the migration did');
       const now = await look(client);
-      if (now !== undefined) display.show(now);
+      if (now !== undefined && !ENDED.includes(now.status)) display.show(now);
     }
   } finally {
     host.events.removeListener('SIGINT', cancel);
@@ -120,7 +121,7 @@ function summary(report: Report, display: ProgressDisplay): number {
     ['pages asked for', String(ram?.['postcopy-requests'] ?? 0)],
     [
       'tags',
-      `${tags?.calls ?? 0} calls, ${milliseconds(tags?.time)}, ${mib(tags?.transferred ?? 0)}`,
+      `${tags?.calls ?? 0} calls, ${milliseconds(tags?.time)}, ${kib(tags?.transferred ?? 0)}`,
     ],
   ];
   for (const [name, value] of rows) display.line(`  ${name.padEnd(20)}${value}`);
@@ -130,7 +131,11 @@ function summary(report: Report, display: ProgressDisplay): number {
 const milliseconds = (value: number | undefined): string =>
   value === undefined ? 'unknown' : `${Math.round(value)} ms`;
 
-const mib = (bytes: number): string => `${(bytes / (1024 * 1024)).toFixed(1)} MiB`;
+const mib = (bytes: number): string => `${(bytes / MIB).toFixed(1)} MiB`;
+
+/** Of tags: they are few. */
+const kib = (bytes: number): string =>
+  bytes < MIB ? `${(bytes / KIB).toFixed(1)} KiB` : mib(bytes);
 
 /** One line that is written over on a terminal; elsewhere a line for each new round. */
 class ProgressDisplay {
@@ -172,20 +177,34 @@ class ProgressDisplay {
   }
 }
 
+/** What is not known yet, rates before the first round has ended, is left out. */
 function progressText(report: Report): string {
-  const { status, ram } = report;
-  if (ram === undefined) return `granule: ${status}`;
+  const { status, ram, tags } = report;
+  if (ram === undefined || ram.transferred === 0) return `granule: ${status}`;
+  const pages = (ram.normal + ram.duplicate).toLocaleString('en-US');
   const throttle = report['cpu-throttle-percentage'];
   return [
     `granule: ${status}`,
     `round ${ram['dirty-sync-count']}`,
-    `${mib(ram.transferred)} sent`,
+    `${pages} pages and ${kib(tags?.transferred ?? 0)} of tags in ${mib(ram.transferred)} sent`,
     `${mib(ram.remaining)} left`,
-    `${(ram.mbps / 8).toFixed(0)} MB/s`,
-    `dirty ${mib(ram['dirty-pages-rate'] * ram['page-size'])}/s`,
-    `downtime ${expectedText(report)}`,
+    ...(ram.mbps === 0
+      ? []
+      : [
+          `${mib((ram.mbps * 1e6) / 8)}/s`,
+          `dirty ${mib(ram['dirty-pages-rate'] * ram['page-size'])}/s`,
+        ]),
+    downtimeText(report),
     ...(throttle === undefined ? [] : [`guest held back ${throttle} %`]),
   ].join(', ');
+}
+
+/** What it was, once the guest has moved; before, what is expected. */
+function downtimeText(report: Report): string {
+  const { downtime } = report;
+  return downtime === undefined
+    ? `expected downtime ${expectedText(report)}`
+    : `downtime ${milliseconds(downtime)}`;
 }
 
 /** With the limit while that is exceeded: why the rounds go on. */

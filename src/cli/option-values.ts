@@ -13,22 +13,25 @@ const SIZE_UNITS: Readonly<Record<string, number>> = { K: KIB, M: MIB, G: GIB };
 export const size = (option: string, bareUnit: number) =>
   z.string().transform((text, context) => {
     const match = /^(\d{1,9})([KMG]?)(?:iB)?$/i.exec(text);
-    if (match === null) {
+    const unit = SIZE_UNITS[match?.[2]?.toUpperCase() ?? ''] ?? bareUnit;
+    const sizeBytes = match === null ? Number.NaN : Number(match[1]) * unit;
+    if (!(sizeBytes > 0 && sizeBytes <= Number.MAX_SAFE_INTEGER)) {
       context.addIssue(`${option} ${text}: not a size like 512M or 1G`);
       return z.NEVER;
     }
-    return Number(match[1]) * (SIZE_UNITS[match[2]!.toUpperCase()] ?? bareUnit);
+    return sizeBytes;
   });
 
-/** Milliseconds: `300ms`, `2s`; a bare number counts milliseconds. */
-export const duration = (option: string) =>
+/** Milliseconds up to `maxMs`: `300ms`, `2s`; a bare number counts milliseconds. */
+export const duration = (option: string, maxMs: number) =>
   z.string().transform((text, context) => {
     const match = /^(\d{1,9}(?:\.\d{1,3})?)(ms|s|)$/.exec(text);
-    if (match === null) {
-      context.addIssue(`${option} ${text}: not a time like 300ms or 2s`);
+    const ms = match === null ? Number.NaN : Number(match[1]) * (match[2] === 's' ? 1000 : 1);
+    if (!(ms <= maxMs)) {
+      context.addIssue(`${option} ${text}: not a time like 300ms or 2s, at most ${maxMs / 1000}s`);
       return z.NEVER;
     }
-    return Number(match[1]) * (match[2] === 's' ? 1000 : 1);
+    return ms;
   });
 
 export const wholeNumber = (option: string, min: number, max: number) =>

@@ -101,6 +101,14 @@ describe('parseCommandLine', () => {
   });
 
   it.each([
+    ['ctl', '', 'stop'],
+    ['migrate', '', 'tcp:h:1'],
+    ['snapshot', 'save', '', 'f'],
+  ])('parseCommandLine: %s with an empty socket, refused', (...args) => {
+    expect(() => parseCommandLine(args, '1.2.3')).toThrow('<socket>: the file name is empty');
+  });
+
+  it.each([
     ['', 'no command given'],
     ['frob', "unknown command 'frob'"],
     ['run', 'run: --kernel FILE, --incoming ADDRESS or --restore FILE is needed'],
@@ -124,6 +132,10 @@ describe('parseCommandLine', () => {
     ['run --kernel k --frob', "unknown option '--frob'"],
     ['run --kernel=', '--kernel: the file name is empty'],
     ['run --kernel k --dtb-dump=', '--dtb-dump: the file name is empty'],
+    ['migrate s tcp:h:1 --max-bandwidth 0', '--max-bandwidth 0: not a size'],
+    ['migrate s tcp:h:1 --max-bandwidth 99999999G', '99999999G: not a size'],
+    ['migrate s tcp:h:1 --downtime-limit 601s', '--downtime-limit 601s: not a time'],
+    ['run --kernel k -m 0', '-m 0: not a size'],
     ['run --kernel k -m much', '-m much: not a size like 512M or 1G'],
     ['run --kernel k -m -5', '-m -5: not a size'],
     ['run --kernel k -m 1.5G', '-m 1.5G: not a size'],

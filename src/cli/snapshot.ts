@@ -9,6 +9,7 @@ import { z } from 'zod';
 import { assertNever } from '../base/index.ts';
 import type { Compression } from '../vmm/snapshot/format.ts';
 import type { ConsoleHost } from './console.ts';
+import { SocketName } from './control-options.ts';
 import { check, oneOf, path } from './option-values.ts';
 
 export type SnapshotOptions =
@@ -46,6 +47,7 @@ export function snapshotCommand(
     .argument('<file>', 'where to; appears whole or not at all')
     .option('--compress <way>', `how memory is stored: ${COMPRESSIONS.join(' or ')}`, 'lz4')
     .action((socket: string, file: string, raw: unknown) => {
+      check(SocketName, socket);
       found({ action: 'save', socket, file: check(FileName, file), ...check(SaveSchema, raw) });
     });
 }
