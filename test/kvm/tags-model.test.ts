@@ -26,6 +26,9 @@ import {
   KVM_ARM_TAGS_FROM_GUEST,
   KVM_ARM_TAGS_TO_GUEST,
   KVM_CAP_ARM_MTE,
+  KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+  KVM_DIRTY_LOG_INITIALLY_SET,
+  KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE,
   KVM_MEM_LOG_DIRTY_PAGES,
 } from '../../src/kvm/uapi.ts';
 import { createVm } from '../../src/kvm/vm.ts';
@@ -83,6 +86,8 @@ class Model {
   readonly guest: TestGuest;
   readonly #vm;
   readonly #backing: Backing;
+  /** What KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 was enabled with. */
+  readonly #manualProtect: bigint;
   readonly #at;
   readonly #elsewhere;
   readonly #buffer;
@@ -92,13 +97,14 @@ class Model {
   #logging = false;
   #mte = false;
 
-  constructor(backing: Backing) {
+  constructor(backing: Backing, manualProtect: bigint) {
     const memory = new PhysicalMemory({ zones: dramOnly(DRAM_BYTES), recordPageCount: 16 });
     this.host = new Host({ memory });
     leaveTagsBehind(this.host);
     granted(this.host.swapOn(new MemorySwapDevice(4 * PAGES)));
     this.process = this.host.createProcess();
     this.#backing = backing;
+    this.#manualProtect = manualProtect;
     const anonymous = { flags: MapFlag.private | MapFlag.anonymous };
     const file = { file: this.host.createMemfd(SLOT_BYTES) };
     const request = {
@@ -115,6 +121,7 @@ class Model {
     this.#vm = granted(createVm({ host: this.host, process: this.process }));
     granted(this.#vm.enableCap({ cap: KVM_CAP_ARM_MTE }));
     granted(this.#vm.enableCap({ cap: KVM_CAP_ARM_MTE_TAG_LOG, args: [1n] }));
+    granted(this.#vm.enableCap({ cap: KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, args: [manualProtect] }));
     this.setSlot(SLOT_BYTES);
     this.guest = new TestGuest(this.#vm);
   }
@@ -257,7 +264,7 @@ class Model {
   }
 
   setLogging(on: boolean): void {
-    if (on !== this.#logging) this.dirty.clear();
+    if (on !== this.#logging) this.#logBegins();
     this.#logging = on;
     this.setSlot(SLOT_BYTES);
   }
@@ -265,17 +272,26 @@ class Model {
   makeSlotAnew(): void {
     this.setSlot(0);
     this.setSlot(SLOT_BYTES);
+    this.#logBegins();
+  }
+
+  #logBegins(): void {
     this.dirty.clear();
+    const allSet = (this.#manualProtect & BigInt(KVM_DIRTY_LOG_INITIALLY_SET)) !== 0n;
+    if (allSet) for (let page = 0; page < PAGES; page++) this.dirty.add(page);
   }
 
   checkLog(): void {
     if (!this.#logging) return;
-    const words = granted(this.#vm.getDirtyLog(0) as Uint32Array);
+    const words = granted(this.#vm.getDirtyLog(0));
     const pages: number[] = [];
     words.forEach((word, i) => {
       for (let bit = 0; bit < 32; bit++) if ((word >>> bit) & 1) pages.push(i * 32 + bit);
     });
     expect(pages).toEqual([...this.dirty].sort((a, b) => a - b));
+    const manual = (this.#manualProtect & BigInt(KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE)) !== 0n;
+    const all = { slot: 0, firstPage: 0, pageCount: PAGES, bitmap: words };
+    if (manual) granted(this.#vm.clearDirtyLog(all));
     for (const page of pages) this.changed.delete(page);
     this.dirty.clear();
   }
@@ -363,12 +379,12 @@ const manySteps = fc
 describe('any steps of a guest, its VMM and the host', () => {
   it.each<[Backing]>([['anonymous'], ['memfd'], ['private memfd']])('%s memory', (backing) => {
     fc.assert(
-      fc.property(manySteps, (steps) => {
-        const model = new Model(backing);
+      fc.property(fc.constantFrom(0n, 1n, 3n), manySteps, (manualProtect, steps) => {
+        const model = new Model(backing, manualProtect);
         for (const each of steps) (acts[each.kind] as Act)(model, each);
         model.end();
       }),
-      { numRuns: 80 },
+      { numRuns: 50 },
     );
   });
 });
