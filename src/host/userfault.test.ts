@@ -93,9 +93,10 @@ describe('copy, zeroPage: refusals change nothing', () => {
     expect(userfault.zeroPage(at, PAGE_SIZE)).toBe(-Errno.EEXIST);
   });
 
-  it('tags for memory that cannot have them', () => {
+  it('hugetlb memory: no tags, which it cannot have, and no zero page', () => {
     const huge = map(space, { flags: PRIVATE | MapFlag.hugetlb, length: BLOCK_SIZE });
     userfault.register(huge, BLOCK_SIZE);
+    expect(userfault.zeroPage(huge, BLOCK_SIZE)).toBe(-Errno.EINVAL);
     const packedTags = new Uint8Array(512 * PACKED_TAG_BYTES);
     const data = new Uint8Array(BLOCK_SIZE);
     expect(userfault.copy({ address: huge, data, packedTags })).toBe(-Errno.EINVAL);

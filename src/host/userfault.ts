@@ -154,8 +154,12 @@ export class Userfault {
     return this.#fill(request.address, data.length, { data, packedTags }, request.wake !== false);
   }
 
-  /** UFFDIO_ZEROPAGE: as `copy`, of pages that are zero and were never tagged. */
+  /** UFFDIO_ZEROPAGE: as `copy`, of pages that are zero and were never tagged; EINVAL: hugetlb. */
   zeroPage(address: Hva, length: number, options: { wake?: boolean } = {}): number | Refusal {
+    const area = this.#space.areas.at(address);
+    if (area !== undefined && isRegistered(area) && unitOf(area) === BLOCK_SIZE) {
+      return refuse(Errno.EINVAL);
+    }
     return this.#fill(address, length, {}, options.wake !== false);
   }
 

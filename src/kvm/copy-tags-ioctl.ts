@@ -16,8 +16,15 @@ export const KVM_ARM_MTE_COPY_TAGS = 0x8030_aeb4;
 const STRUCTURE_BYTES = 48;
 
 /**
+ * A u64 as a number. Those from 2^52 on, beyond every address, keep their place in a page: a call
+ * that is misaligned is told so first.
+ */
+const toNumber = (value: bigint): number =>
+  value < 1n << 52n ? Number(value) : 2 ** 52 + Number(value & 0xfffn);
+
+/**
  * Carries the call out. EINVAL: a descriptor that has no such call; EFAULT: the structure cannot be
- * read; otherwise as `KvmVm.copyTags`. Numbers above 2^53 are refused as they would be in range.
+ * read; otherwise as `KvmVm.copyTags`.
  */
 export function copyTagsIoctl(
   descriptor: Kvm | KvmVm | Vcpu,
@@ -28,7 +35,7 @@ export function copyTagsIoctl(
   const bytes = process.memory.read(argument, STRUCTURE_BYTES);
   if (isRefusal(bytes)) return refuse(Errno.EFAULT);
   const view = new DataView(bytes.buffer, bytes.byteOffset);
-  const word = (index: number): number => Number(view.getBigUint64(8 * index, true));
+  const word = (index: number): number => toNumber(view.getBigUint64(8 * index, true));
   return descriptor.copyTags({
     guestIpa: word(0),
     length: word(1),

@@ -31,6 +31,17 @@ describe('copyTagsIoctl', () => {
     expect(process.memory.readU8(hva(tags + 255))).toBe(6);
   });
 
+  it.each([
+    ['address', [0xffff_ffff_ffff_f010n, PAGE_SIZE, tags, 1, 0, 0], Errno.EINVAL],
+    ['address, aligned', [0xffff_ffff_ffff_f000n, PAGE_SIZE, tags, 1, 0, 0], Errno.EFAULT],
+    ['length', [DATA, 0xffff_ffff_ffff_f010n, tags, 1, 0, 0], Errno.EINVAL],
+    ['flags', [DATA, PAGE_SIZE, tags, 0x8000_0000_0000_0001n, 0, 0], Errno.EINVAL],
+    ['reserved', [DATA, PAGE_SIZE, tags, 1, 0, 0x8000_0000_0000_0000n], Errno.EINVAL],
+    ['buffer', [DATA, PAGE_SIZE, 0xffff_ffff_ffff_ff00n, 1, 0, 0], Errno.EFAULT],
+  ])('a number that no double holds, as %s', (_, words, errno) => {
+    expect(copyTagsIoctl(vm, process, structure(words))).toBe(-errno);
+  });
+
   it('a structure that runs off its page, EFAULT', () => {
     const end = hva(guest.map({ length: 2 * PAGE_SIZE }) + PAGE_SIZE - 40);
     accept(process.munmap(hva(end + 40), PAGE_SIZE));
