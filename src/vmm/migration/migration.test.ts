@@ -62,6 +62,10 @@ interface Hop {
   readonly tags: TagOptions;
 }
 
+/** The guest has work for some sixty slices: so many between two moves, and during one at most. */
+const SLICES_BETWEEN = 6;
+const MOVING_SLICES = 4;
+
 let attempts = 0;
 
 /** Moves the guest while it runs; resolves when nothing of it is left at the source. */
@@ -82,7 +86,10 @@ async function migrate(from: Running, to: Running, { mode, tags }: Hop): Promise
   const work = source.run().finally(() => {
     settled = true;
   });
-  await Promise.all([from.run(() => settled), to.run(() => settled), work]);
+  // However long it takes: a guest that has ended cannot be moved.
+  let slices = 0;
+  const enough = (): boolean => settled || slices++ >= MOVING_SLICES;
+  await Promise.all([from.run(enough), to.run(() => settled), work]);
   expect(await served).toBeUndefined();
   return work;
 }
@@ -100,7 +107,7 @@ describe('a guest in the middle of its work', () => {
     let output = '';
     for (let i = 0; i < 5; i++) {
       let slices = 0;
-      await here.run(() => slices++ > 7);
+      await here.run(() => slices++ >= SLICES_BETWEEN);
       const there = new Running('waits', backing);
       expect(await migrate(here, there, hop)).toEqual({ kind: 'completed' });
       expect(here.control.mayRun).toBe(false);

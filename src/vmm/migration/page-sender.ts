@@ -53,6 +53,9 @@ export class PageSender {
   readonly #dataWords = new Int32Array(this.#data.buffer);
   readonly #packed = new Uint8Array(CHUNK_PAGES * TAG_BYTES);
   readonly #packedWords = new Int32Array(this.#packed.buffer);
+  /** Views of each page's data and tags: made once, not for each page sent. */
+  readonly #pageData = viewsOf(this.#data, PAGE_SIZE);
+  readonly #pageTags = viewsOf(this.#packed, TAG_BYTES);
   readonly #current = new Uint8Array(CHUNK_PAGES);
   readonly #slots: [Slot, Slot];
   #channel: Channel | undefined;
@@ -175,9 +178,9 @@ export class PageSender {
     this.#slots[0].builder.add({
       range: rangeIndex,
       page: firstPage + page,
-      data: isZero ? undefined : this.#data.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE),
+      data: isZero ? undefined : this.#pageData[i],
       tag,
-      packedTags: this.#packed.subarray(i * TAG_BYTES, (i + 1) * TAG_BYTES),
+      packedTags: this.#pageTags[i]!,
     });
     statistics.pages++;
     if (isZero) statistics.zeroPages++;
@@ -200,3 +203,8 @@ function allEqual(words: Int32Array, start: number, count: number, value: number
   for (let i = start; i < start + count; i++) if (words[i] !== value) return false;
   return true;
 }
+
+const viewsOf = (bytes: Uint8Array, sizeBytes: number): Uint8Array[] =>
+  Array.from({ length: bytes.length / sizeBytes }, (_, i) =>
+    bytes.subarray(i * sizeBytes, (i + 1) * sizeBytes),
+  );
