@@ -206,6 +206,22 @@ describe('granule migrate', () => {
     await here.status;
   });
 
+  it('run: a memfd and MTE under the rules of Linux 6.1, refused with what was asked for', async () => {
+    const run = granule(
+      'run',
+      '--kernel',
+      kernelOf(100),
+      '--memory',
+      'memfd',
+      '--policy',
+      'linux=6.1',
+    );
+    expect(await run.status).toBe(1);
+    expect(run.err()).toBe(
+      'granule: KVM_SET_USER_MEMORY_REGION of memfd memory, MTE on, policy linux-6.1: EINVAL\n',
+    );
+  });
+
   it('migrate: no machine, one sentence', async () => {
     const move = granule('migrate', join(folder, 'none'), 'tcp:127.0.0.1:1');
     expect(await move.status).toBe(1);

@@ -188,7 +188,9 @@ export class Machine {
       memorySize: length,
       userspaceAddr: at,
     });
-    accept('KVM_SET_USER_MEMORY_REGION', result);
+    const policyName = policy?.name ?? 'upstream';
+    const of = `of ${backing ?? 'anonymous'} memory, MTE ${mte ? 'on' : 'off'}, policy ${policyName}`;
+    accept(`KVM_SET_USER_MEMORY_REGION ${of}`, result);
     const tagged = file !== undefined && mte;
     return { hva: at, taggedHva: tagged ? map(Prot.read | Prot.write | Prot.mte) : undefined };
   }
