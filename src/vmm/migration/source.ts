@@ -295,7 +295,7 @@ export class MigrationSource {
 
   /** Everything dirty, at full speed: nobody is served by waiting now. */
   async #sendRest(inbox: Inbox, channel: Channel): Promise<void> {
-    this.#sender!.use(channel, new Pace(this.#world.time));
+    this.#sender!.use(channel, new Pace(this.#world.time, undefined, () => inbox.check()));
     for (let chunk = this.#dirty.take(); chunk !== undefined; chunk = this.#dirty.take()) {
       if ((await this.#sender!.send(chunk)) !== undefined) {
         throw new MigrationError('machine', 'tags of a guest that stands still were not kept');
