@@ -6,5 +6,6 @@ export default defineConfig({
     include: ['src/**/*.test.ts', 'test/**/*.test.ts', 'tools/**/*.test.ts', 'bench/**/*.test.ts'],
     exclude: ['test/linux/**', 'node_modules/**'],
     testTimeout: 60_000,
+    setupFiles: ['test/support/fast-check.ts'],
   },
 });

@@ -374,7 +374,7 @@ const stepOf = (some: readonly Step['kind'][]): fc.Arbitrary<Step> =>
 /** Each run has a few kinds of steps, because all together hardly leave a block whole. */
 const manySteps = fc
   .subarray(kinds, { minLength: 1, maxLength: 8 })
-  .chain((some) => fc.array(stepOf(some), { maxLength: 50, size: 'max' }));
+  .chain((some) => fc.array(stepOf(some), { maxLength: 50 }));
 
 describe('any steps of a guest, its VMM and the host', () => {
   it.each<[Backing]>([['anonymous'], ['memfd'], ['private memfd']])('%s memory', (backing) => {
