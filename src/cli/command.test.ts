@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 import { writeElf } from '../arm/elf-writer.ts';
 import type { BootPlan } from '../vmm/boot.ts';
@@ -59,7 +60,7 @@ function cli(guest: FakeGuest, fetch?: Services['fetchDebian']) {
     runCli(args, '1.2.3', services, { stdin, stdout, stderr, events });
   const out = (): string => String(stdout.read() ?? '');
   const err = (): string => String(stderr.read() ?? '');
-  return { run, started, out, err, events };
+  return { run, started, out, err, events, stdout, stderr };
 }
 
 const prints =
@@ -162,6 +163,23 @@ describe('granule run', () => {
     expect(said).toContain(sentence);
     expect(said.split('\n')).toHaveLength(2);
     expect([started, out()]).toEqual([[], '']);
+  });
+
+  it('run: nobody reads what we say, the guest goes on all the same', async () => {
+    const { run, stderr } = cli(async (_, options) => {
+      stderr.destroy(new Error('EPIPE'));
+      await nextTurn();
+      options.onTrace('unheard');
+      return 'power-off' as const;
+    });
+    expect(await run(...runArgs)).toBe(0);
+  });
+
+  it('run: --help that nobody reads, no error', async () => {
+    const { run, stdout } = cli(() => 'power-off');
+    const ended = run('--help');
+    stdout.destroy(new Error('EPIPE'));
+    expect(await ended).toBe(0);
   });
 
   it('run: --help and --version, on stdout with status 0', async () => {

@@ -20,6 +20,8 @@ export async function runCli(
   services: Services,
   host: ConsoleHost,
 ): Promise<number> {
+  // Where nobody reads any more, what is left to say is dropped; a run looks after its own output.
+  for (const stream of [host.stdout, host.stderr]) stream.on('error', () => {});
   try {
     return await dispatch(args, version, services, host);
   } catch (error) {

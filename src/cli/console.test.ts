@@ -163,17 +163,6 @@ describe('ProcessConsole: pipes', () => {
     expect(console.quit.aborted).toBe(true);
     console.close();
   });
-
-  it('ProcessConsole: nobody reads what we say, the run goes on', async () => {
-    const { host, stderr } = fakeHost();
-    const console = new ProcessConsole(host);
-    stderr.destroy(new Error('EPIPE'));
-    await nextTurn();
-    console.say('unheard');
-    await nextTurn();
-    expect(console.quit.aborted).toBe(false);
-    console.close();
-  });
 });
 
 describe('ProcessConsole: output', () => {

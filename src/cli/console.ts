@@ -47,7 +47,6 @@ export class ProcessConsole implements MachineConsole {
     this.#output = new OutputBatch(host.stdout);
     // Never taken off: what is flushed last may still fail, and nobody reading (EPIPE) means leave.
     host.stdout.on('error', () => this.#quit.abort());
-    host.stderr.on('error', () => {}); // what we say is not what the run is for
     this.#on(host.events, 'exit', () => this.close());
     this.#on(host.events, 'SIGCONT', () => this.#setRaw(true));
     for (const [name, number] of Object.entries(LEAVING_SIGNALS)) {

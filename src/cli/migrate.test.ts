@@ -448,7 +448,7 @@ describe('granule ctl', () => {
     const streams = { stdin: new PassThrough(), stdout, stderr: new PassThrough() };
     const args = ['ctl', socket, 'events'];
     const events = runCli(args, '0.0.0', services, { ...streams, events: new EventEmitter() });
-    await until(() => stdout.listenerCount('error') > 0);
+    await until(() => stdout.listenerCount('error') > 1);
     stdout.destroy(new Error('EPIPE'));
     expect(await events).toBe(0);
     await granule('ctl', socket, 'cont').status;

@@ -137,7 +137,7 @@ const mib = (bytes: number): string => `${(bytes / MIB).toFixed(1)} MiB`;
 const kib = (bytes: number): string =>
   bytes < MIB ? `${(bytes / KIB).toFixed(1)} KiB` : mib(bytes);
 
-/** One line that is written over on a terminal; elsewhere a line for each new round. */
+/** One line that is written over on a terminal; elsewhere one a round and tenth of memory. */
 class ProgressDisplay {
   readonly #stream: NodeJS.WritableStream;
   readonly #rewrites: boolean;
@@ -152,7 +152,8 @@ class ProgressDisplay {
   show(report: Report): void {
     const { status, ram } = report;
     const round = ram?.['dirty-sync-count'] ?? 0;
-    const key = `${status} ${round}`;
+    const tenths = ram === undefined ? 0 : Math.ceil((10 * ram.remaining) / ram.total);
+    const key = `${status} ${round} ${tenths}`;
     if (!this.#rewrites && key === this.#shown) return;
     this.#shown = key;
     const text = progressText(report);
