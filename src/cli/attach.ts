@@ -43,8 +43,7 @@ export function attachment({ run, version, snapshot, say }: AttachOptions): Atta
       let said: string | undefined;
       session.listen((event) => {
         const line = sentenceOf(event);
-        // Each attempt to make a link again says the same.
-        if (line !== undefined && line !== said) say(`granule: ${line}`);
+        if (line !== undefined && !isSaid(event, line, said)) say(`granule: ${line}`);
         said = line ?? said;
         if (event.kind === 'migration' && event.side === 'source') {
           if (event.phase.kind === 'completed') control.leave('migrated');
@@ -90,6 +89,10 @@ function credentialsOf({ tlsPsk, tlsCertificates }: AttachOptions['run']) {
   if (tlsPsk !== undefined) return readPsk(tlsPsk);
   return tlsCertificates === undefined ? undefined : readCertificates(tlsCertificates, 'server');
 }
+
+/** Each attempt to make a link again says the same, and so does a link whose end has stopped us. */
+const isSaid = (event: SessionEvent, line: string, said = ''): boolean =>
+  line === said || (event.kind === 'link-lost' && said.endsWith(event.error.message));
 
 /** What a person at the console wants to know. */
 function sentenceOf(event: SessionEvent): string | undefined {

@@ -291,6 +291,8 @@ describe('a handover that is broken off', () => {
     expect(await move.status, move.err()).toBe(0);
     expect(await here.status).toBe(0);
     expect(here.out()).not.toContain(TAG_WORKLOAD_LINE);
+    const lines = here.err().split('\n');
+    expect(lines.filter((line, i) => line === lines[i - 1])).toEqual([]);
     expect(await there.status).toBe(0);
     expect(there.out()).toContain(checksum);
     way.close();

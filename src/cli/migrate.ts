@@ -183,10 +183,11 @@ function progressText(report: Report): string {
   const { status, ram, tags } = report;
   if (ram === undefined || ram.transferred === 0) return `granule: ${status}`;
   const pages = (ram.normal + ram.duplicate).toLocaleString('en-US');
+  const rounds = ram['dirty-sync-count'];
   const throttle = report['cpu-throttle-percentage'];
   return [
     `granule: ${status}`,
-    `round ${ram['dirty-sync-count']}`,
+    ...(rounds === 0 ? [] : [`round ${rounds}`]),
     `${pages} pages and ${kib(tags?.transferred ?? 0)} of tags in ${mib(ram.transferred)} sent`,
     `${mib(ram.remaining)} left`,
     ...(ram.mbps === 0
