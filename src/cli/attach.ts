@@ -56,7 +56,10 @@ export function attachment({ run, version, snapshot, say }: AttachOptions): Atta
       if (monitor !== undefined) {
         const seconds = (): number => Date.now() / 1000;
         const server = await MonitorServer.listen({ path: monitor, version, seconds }, session);
-        detachers.push(() => server.close());
+        detachers.push(
+          () => server.close(),
+          () => session.saved(),
+        );
       }
       return detach;
     } catch (error) {

@@ -3,10 +3,10 @@
  * lives as long as its link; source and destination each hold one and make a new one when they meet
  * again.
  */
-import { FrameReader, sealFrame } from './frame.ts';
+import { type Frame, FrameReader, sealFrame } from './frame.ts';
 import type { Link } from './link.ts';
 import { decodeMessage, encodeMessage, frameType, type Message } from './messages.ts';
-import { MigrationError } from './migration-error.ts';
+import { MigrationError, migrationError } from './migration-error.ts';
 
 export class Channel {
   readonly peer: string;
@@ -36,7 +36,7 @@ export class Channel {
   /** The next message; rejects with `MigrationError`, also when the peer closes the link. */
   async receive(): Promise<Message> {
     for (;;) {
-      const frame = this.#reader.next();
+      const frame = this.#nextFrame();
       if (frame !== undefined) return decodeMessage(frame);
       const chunk = await this.#link.receive();
       if (chunk === undefined) {
@@ -49,6 +49,16 @@ export class Channel {
 
   close(): void {
     this.#link.close();
+  }
+
+  /** What is no stream of ours says whose it is. */
+  #nextFrame(): Frame | undefined {
+    try {
+      return this.#reader.next();
+    } catch (error) {
+      const { code, message } = migrationError(error);
+      throw new MigrationError(code, `${this.peer}: ${message}`);
+    }
   }
 }
 

@@ -376,6 +376,7 @@ export class MigrationSource {
     if (this.#postCopy !== undefined) return;
     // Where pre-copy was given up, what it left is pending already.
     if (this.#options.mode === 'postcopy') this.#dirty.markAll();
+    this.statistics.remainingPages = this.#dirty.pendingCount;
     this.#postCopy = new PostCopySource({
       dirty: this.#dirty,
       sender: this.#sender!,

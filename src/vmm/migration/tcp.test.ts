@@ -1,14 +1,21 @@
 /** Links over TCP and TLS: what may be reached how, who is let in, and what a broken one says. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { connect as connectTls } from 'node:tls';
+import { connect as connectTls, createServer } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { addressText, isLoopback, parseAddress, requireLoopback } from './address.ts';
 import type { Link } from './link.ts';
 import { connectTcp, TcpListener } from './tcp.ts';
-import { readCertificates, readPsk, type TlsCredentials, type TlsEnd } from './tls.ts';
+import {
+  clientOptions,
+  readCertificates,
+  readPsk,
+  type TlsCredentials,
+  type TlsEnd,
+} from './tls.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'granule-tcp-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -85,12 +92,14 @@ describe('links', () => {
     const listener = await echo(LOOPBACK);
     const { address } = listener;
     listener.close();
-    await expect(connectTcp(address)).rejects.toThrow(/^tcp:127\.0\.0\.1:\d+: econnrefused/);
+    await expect(connectTcp(address)).rejects.toThrow(
+      /^tcp:127\.0\.0\.1:\d+: nobody listens there$/,
+    );
   });
 
   it('tcp: a port that is taken, one sentence', async () => {
     const listener = await echo(LOOPBACK);
-    await expect(echo(listener.address)).rejects.toThrow('eaddrinuse');
+    await expect(echo(listener.address)).rejects.toThrow(/: the port is taken$/);
     listener.close();
   });
 
@@ -251,6 +260,32 @@ describe('TLS with certificates', () => {
     const { said, links, refusals } = await meet(server, undefined);
     expect([said, links]).toEqual([`${silent}it may want TLS`, 0]);
     expect(refusals).toEqual(['the peer speaks no TLS']);
+  });
+});
+
+describe('TLS with a key, and somebody who has none', () => {
+  const folder = fileURLToPath(new URL('../../../test/data/tls/good', import.meta.url));
+  const impostor = readCertificates(folder, 'server');
+  const reason = 'the peer shows a certificate and does not prove that it has the key';
+
+  it('tls: a server with a certificate that nobody vouches for, no link', async () => {
+    expect(await meet(impostor, psk('four', KEY))).toMatchObject({ said: reason, links: 0 });
+  });
+
+  it('tls: a server with a certificate that the system trusts, no link', async () => {
+    if (impostor.kind !== 'certificates') throw new Error('a server with a certificate');
+    const { ca, certificate, key } = impostor;
+    const server = createServer({ cert: certificate, key }, (socket) => socket.end('welcome'));
+    await new Promise<void>((resolve) => server.listen({ host: '127.0.0.1', port: 0 }, resolve));
+    const { port } = server.address() as AddressInfo;
+    // As if `ca` were one of the system's.
+    const socket = connectTls({ host: '127.0.0.1', port, ...clientOptions(psk('five', KEY)), ca });
+    const error = await new Promise<Error>((resolve) => {
+      socket.once('error', resolve);
+      socket.once('secureConnect', () => resolve(new Error('it was let in')));
+    });
+    expect(error.message).toBe(reason);
+    server.close();
   });
 });
 

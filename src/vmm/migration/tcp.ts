@@ -30,12 +30,13 @@ export async function connectTcp(options: TcpOptions): Promise<Link> {
   const target = { host, port, highWaterMark: READ_AHEAD_BYTES };
   const socket =
     tls === undefined ? connect(target) : connectTls({ ...target, ...clientOptions(tls) });
-  await established(socket, tls === undefined ? 'connect' : 'secureConnect', peer);
+  await established(socket, peer, tls);
   const silence = tls === undefined ? 'it may want TLS' : 'it may not take our credentials';
   return new SocketLink(socket, peer, silence);
 }
 
-function established(socket: Socket, event: string, peer: string): Promise<void> {
+function established(socket: Socket, peer: string, tls?: TlsCredentials): Promise<void> {
+  const event = tls === undefined ? 'connect' : 'secureConnect';
   return new Promise((resolve, reject) => {
     const fail = (reason: string): void => {
       socket.destroy();
@@ -43,8 +44,9 @@ function established(socket: Socket, event: string, peer: string): Promise<void>
     };
     socket.setTimeout(CONNECT_MS, () => fail(`no connection within ${CONNECT_MS} ms`));
     socket.once('error', (error) => {
-      const cutShort = event === 'secureConnect' && codeOf(error) === 'ECONNRESET';
-      fail(cutShort ? 'the peer ended the link at once: it may speak no TLS' : reasonOf(error));
+      const cutShort = tls !== undefined && codeOf(error) === 'ECONNRESET';
+      const short = 'the peer ended the link at once: it may speak no TLS';
+      fail(cutShort ? short : reasonOf(error, tls?.kind));
     });
     socket.once(event, () => {
       socket.setTimeout(0);
@@ -124,8 +126,11 @@ const peerOf = ({ remoteAddress = 'somebody who is gone', remotePort = 0 }: Sock
 
 /** Why a client was not let in: who it was is forgotten by now. */
 function refusal(error: Error, { authorizationError: code }: TLSSocket): MigrationError {
-  const reason = typeof code === 'string' ? tlsReason(code) : undefined;
-  return new MigrationError('link', `somebody was not let in: ${reason ?? reasonOf(error)}`);
+  const known = typeof code === 'string' ? tlsReason(code) : undefined;
+  const left =
+    codeOf(error) === 'ECONNRESET' ? 'it went: it may not take our certificate' : undefined;
+  const reason = known ?? left ?? reasonOf(error);
+  return new MigrationError('link', `somebody was not let in: ${reason}`);
 }
 
 /** A connected socket as a link. */
@@ -221,11 +226,27 @@ class SocketLink implements Link {
   }
 }
 
-/** What went wrong, as the operating system calls it where it does. */
-function reasonOf(error: Error): string {
+/** What the operating system says, in words. */
+const REASONS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'nobody listens there',
+  ECONNRESET: 'the peer is gone',
+  EPIPE: 'the peer is gone',
+  ETIMEDOUT: 'the peer does not answer',
+  EHOSTUNREACH: 'there is no way to the host',
+  ENETUNREACH: 'there is no way to the host',
+  ENOTFOUND: 'there is no such host',
+  EAI_AGAIN: 'there is no such host',
+  EADDRINUSE: 'the port is taken',
+  EADDRNOTAVAIL: 'the address is not one of this machine',
+  EACCES: 'the port needs more rights',
+};
+
+/** What went wrong, in words where they are known; one line. `ours`: see `tlsReason`. */
+function reasonOf(error: Error, ours?: TlsCredentials['kind']): string {
   const code = codeOf(error);
-  if (code === undefined) return error.message;
-  return tlsReason(code) ?? `${code.toLowerCase()} (${error.message})`;
+  const [sentence = ''] = error.message.split('\n');
+  if (code === undefined) return sentence;
+  return REASONS[code] ?? tlsReason(code, ours) ?? `${code.toLowerCase()} (${sentence})`;
 }
 
 const codeOf = (error: Error): string | undefined =>

@@ -69,10 +69,18 @@ export function clientOptions(credentials: TlsCredentials): ConnectionOptions {
     minVersion: 'TLSv1.3',
     ciphers: PSK_CIPHERS,
     pskCallback: () => ({ psk: key, identity }),
-    // Who has the key is the server.
-    checkServerIdentity: () => undefined,
+    // Who has the key is the server; who shows a certificate instead is nobody we know, whoever
+    // vouches for it.
+    ca: [],
+    checkServerIdentity: (_host, certificate) =>
+      isEmpty(certificate) ? undefined : new Error(CERTIFICATE_FOR_KEY),
   };
 }
+
+const CERTIFICATE_FOR_KEY = 'the peer shows a certificate and does not prove that it has the key';
+
+const isEmpty = (certificate: object | undefined): boolean =>
+  Object.keys(certificate ?? {}).length === 0;
 
 export function serverOptions(credentials: TlsCredentials): TlsOptions {
   if (credentials.kind === 'certificates') {
@@ -107,10 +115,18 @@ const REASONS: readonly (readonly [code: RegExp, words: string])[] = [
   [/PEER_DID_NOT_RETURN_A_CERTIFICATE/, 'the peer has no certificate'],
   [/WRONG_VERSION_NUMBER|UNEXPECTED_MESSAGE|HTTP_REQUEST|PACKET_LENGTH/, 'the peer speaks no TLS'],
   [/ILLEGAL_PARAMETER|BINDER_DOES_NOT_VERIFY|DECRYPT/, 'the pre-shared keys differ'],
-  [/HANDSHAKE_FAILURE|NO_SHARED_CIPHER|BAD_PSK/, 'the peer does not know our identity or key'],
+  [
+    /HANDSHAKE_FAILURE|NO_SHARED_CIPHER|BAD_PSK|NO_SUITABLE_SIGNATURE/,
+    'the peer does not know our identity or key',
+  ],
   [/ALERT/, 'the peer does not take our certificate'],
 ];
 
-/** What went wrong with TLS, in words; undefined: nothing that is known here. */
-export const tlsReason = (code: string): string | undefined =>
-  REASONS.find(([pattern]) => pattern.test(code))?.[1];
+/**
+ * What went wrong with TLS, in words; undefined: nothing that is known here. `ours`: how we wanted
+ * to know the peer.
+ */
+export function tlsReason(code: string, ours?: TlsCredentials['kind']): string | undefined {
+  if (ours === 'psk' && /UNABLE_TO_|SELF_SIGNED/.test(code)) return CERTIFICATE_FOR_KEY;
+  return REASONS.find(([pattern]) => pattern.test(code))?.[1];
+}

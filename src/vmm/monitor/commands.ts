@@ -182,6 +182,12 @@ function requireNoMigration({ isMigrating }: MachineSession): void {
 
 /** Throws where only the other side, or a person, can know whether the guest may run here. */
 function refuseUnsettled({ control, outgoing, incoming }: MachineSession): Answer {
+  if (control.state === 'postmigrate-paused' && incoming !== undefined) {
+    throw new MonitorError(
+      'GenericError',
+      'the guest stands still until the source is back: a part of its memory is still there',
+    );
+  }
   if (control.state === 'postmigrate') {
     throw new MonitorError('GenericError', 'the guest runs elsewhere: it cannot go on here');
   }
@@ -220,7 +226,12 @@ function forceHere({ outgoing, incoming }: MachineSession): Answer {
 function cancelMigration({ outgoing, isMigrating }: MachineSession): Answer {
   if (outgoing === undefined || !isMigrating) return DONE;
   if (outgoing.cancel()) return DONE;
-  throw new MonitorError('GenericError', 'the guest runs at the destination: too late to cancel');
+  const lost = outgoing.phase.kind === 'recovering';
+  throw new MonitorError(
+    'GenericError',
+    'the guest runs at the destination: too late to cancel' +
+      (lost ? '; if the destination is gone for good, cont force=true' : ''),
+  );
 }
 
 function credentialsOf(given: z.output<typeof MigrateSchema>): TlsCredentials | undefined {

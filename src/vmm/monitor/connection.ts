@@ -13,10 +13,19 @@ import { MonitorError } from './monitor-error.ts';
 /** The longest line that is read, in bytes. */
 export const LINE_BYTES_MAX = 64 * 1024;
 
+/** Any value, as in QMP, but for one that nests too deep to be written again. */
+const IdSchema = z.unknown().refine((value) => {
+  try {
+    return JSON.stringify(value) !== undefined;
+  } catch {
+    return false;
+  }
+});
+
 const RequestSchema = z.strictObject({
   execute: z.string(),
   arguments: z.record(z.string(), z.unknown()).optional(),
-  id: z.unknown().optional(),
+  id: IdSchema.optional(),
 });
 
 const NEWLINE = 0x0a;
@@ -97,7 +106,7 @@ export class MonitorConnection {
     const id = idOf(value);
     const request = RequestSchema.safeParse(value);
     if (!request.success) {
-      this.#fail(generic('the line is no {"execute": NAME, "arguments": {…}}'), id);
+      this.#fail(generic('the line is no {"execute": NAME, "arguments": {…}, "id": VALUE}'), id);
       return undefined;
     }
     const { execute, arguments: given } = request.data;
@@ -129,9 +138,9 @@ export class MonitorConnection {
   #tell(event: SessionEvent): void {
     const told = eventOf(event, this.#options.session);
     if (told === undefined) return;
-    const now = this.#options.seconds();
-    const seconds = Math.floor(now);
-    const microseconds = Math.floor((now - seconds) * 1e6);
+    const now = Math.round(this.#options.seconds() * 1e6);
+    const seconds = Math.floor(now / 1e6);
+    const microseconds = now % 1e6;
     this.#send({ ...told, timestamp: { seconds, microseconds } });
   }
 
@@ -142,8 +151,10 @@ export class MonitorConnection {
 
 const generic = (sentence: string): MonitorError => new MonitorError('GenericError', sentence);
 
-const idOf = (value: unknown): unknown =>
-  typeof value === 'object' && value !== null && 'id' in value ? value.id : undefined;
+function idOf(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || !('id' in value)) return undefined;
+  return IdSchema.safeParse(value.id).data;
+}
 
 function versionOf(version: string) {
   const [major = 0, minor = 0, micro = 0] = version.split('.').map(Number);

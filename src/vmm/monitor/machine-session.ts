@@ -121,6 +121,13 @@ export class MachineSession {
     }
   }
 
+  /** Resolves when no save goes on, and who asked for the last one has been told. */
+  async saved(): Promise<void> {
+    if (this.#saving === undefined) return;
+    await this.#saving.catch(() => {});
+    await this.#time.turn();
+  }
+
   /** Waits for a guest to come instead of running. Rejects with `MigrationError`. */
   async awaitGuest(options: IncomingOptions): Promise<IncomingMigration> {
     const incoming = await IncomingMigration.listen(options, {
@@ -141,7 +148,7 @@ export class MachineSession {
   async close(): Promise<void> {
     this.#incoming?.close();
     if (this.isMigrating) await this.#outgoing?.end();
-    await this.#saving?.catch(() => {});
+    await this.saved();
     this.#stopListening();
   }
 

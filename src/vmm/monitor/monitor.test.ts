@@ -64,6 +64,15 @@ describe('a connection', () => {
     ]);
   });
 
+  it('monitor: an id that nests without end, refused; the next line is answered', () => {
+    const id = '['.repeat(20_000) + ']'.repeat(20_000);
+    const answers = ask(`{"execute": "query-status", "id": ${id}}\n{"execute": "query-status"}`);
+    expect(answers).toEqual([
+      { error: { class: 'GenericError', desc: expect.stringContaining('the line is no') } },
+      { return: { status: 'running', running: true } },
+    ]);
+  });
+
   it('monitor: stop and cont, an event each time something changes', () => {
     const timestamp = { seconds: 12, microseconds: 500_000 };
     expect(ask('{"execute": "stop"}')).toEqual([{ event: 'STOP', timestamp }, { return: {} }]);
@@ -259,6 +268,38 @@ describe('a control socket', () => {
     await server.close();
   });
 
+  it('monitor: a socket whose name is a number is no port', async () => {
+    const was = process.cwd();
+    process.chdir(folder);
+    try {
+      const server = await MonitorServer.listen({ ...options('n'), path: '4499' }, newSession());
+      const client = await MonitorClient.connect('4499');
+      expect(await client.execute('query-status')).toMatchObject({ running: true });
+      client.close();
+      await server.close();
+    } finally {
+      process.chdir(was);
+    }
+  });
+
+  it('monitor: the machine ends while it is saved, who asked for it hears of the file', async () => {
+    const session = newSession();
+    const server = await MonitorServer.listen(options('s'), session);
+    const client = await MonitorClient.connect(options('s').path);
+    const file = join(folder, 'last');
+    const begun = new Promise<void>((resolve) => {
+      session.control.listen(({ kind }) => kind === 'stop' && resolve());
+    });
+    const saved = client.execute('snapshot-save', { file });
+    await begun;
+    expect(session.isSaving).toBe(true);
+    await session.saved();
+    await server.close();
+    await session.close();
+    expect(await saved).toEqual({ bytes: statSync(file).size });
+    client.close();
+  });
+
   it('monitor: a socket in use is left alone', async () => {
     const server = await MonitorServer.listen(options('b'), newSession());
     await expect(MonitorServer.listen(options('b'), newSession())).rejects.toThrow(
@@ -291,8 +332,9 @@ describe('a control socket', () => {
   it.each([
     ['a folder that is not there', 'no/e', 'cannot be made (ENOENT)'],
     ['a name that is too long', 'e'.repeat(5), 'the name is too long for a socket'],
+    ['a name longer than that', 'e'.repeat(100), 'the name is too long for a socket'],
   ])('monitor: %s, one sentence', async (_, name, sentence) => {
-    const deep = name.startsWith('e') ? join(folder, 'x'.repeat(90)) : folder;
+    const deep = name === 'eeeee' ? join(folder, 'x'.repeat(90)) : folder;
     if (deep !== folder) mkdirSync(deep);
     const at = { ...options(name), path: join(deep, name) };
     await expect(MonitorServer.listen(at, newSession())).rejects.toThrow(sentence);

@@ -85,7 +85,7 @@ async function bind(server: Server, path: string): Promise<void> {
   try {
     folder = await mkdtemp(join(dirname(path), '.granule-'));
     const made = join(folder, 's');
-    if (Buffer.byteLength(made) >= SUN_PATH_BYTES) {
+    if (Math.max(Buffer.byteLength(made), Buffer.byteLength(path)) >= SUN_PATH_BYTES) {
       throw new MachineError(`--monitor ${path}: the name is too long for a socket`);
     }
     await new Promise<void>((resolve, reject) => {
@@ -117,7 +117,7 @@ async function removeStale(path: string): Promise<void> {
 
 function answers(path: string): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect(path);
+    const socket = connect({ path });
     socket.once('connect', () => {
       socket.destroy();
       resolve(true);
