@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   buildBareTagWorkload,
   TAG_WORKLOAD_LINE,
@@ -25,10 +25,21 @@ import type { Services } from './services.ts';
 const folder = mkdtempSync(join(tmpdir(), 'granule-migrate-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** Some seconds of work: a guest that has ended cannot be moved. */
-const ROUNDS = 6_000;
+/** A second of work: a guest that has ended cannot be moved. */
+const ROUNDS = 60_000;
 /** The same for a move that takes its time. */
-const LONG = 100_000;
+const LONG = 200_000;
+
+// Each command loads what it needs when it is first given: not while a guest works and may end.
+beforeAll(async () => {
+  const nowhere = join(folder, 'nowhere');
+  for (const args of [
+    ['ctl', nowhere, 'quit'],
+    ['migrate', nowhere, 'tcp:127.0.0.1:1'],
+  ]) {
+    expect(await granule(...args).status).toBe(1);
+  }
+});
 
 function kernelOf(rounds: number): string {
   const kernel = join(folder, `workload-${rounds}`);
