@@ -14,7 +14,7 @@ const START_RAM_BYTES = 1024 * MIB;
 const FILLED_BYTES = 448 * MIB;
 const WORKING_SET_BYTES = 64 * MIB;
 const DIRTY_BYTES_PER_SECOND = 50 * MIB;
-const REPEATS = 3;
+const REPEATS = 5;
 
 const print = (line = ''): void => console.log(line);
 const mib = (bytes: number): string => (bytes / MIB).toFixed(0);
