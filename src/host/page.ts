@@ -17,7 +17,7 @@
  * Zones that cannot hold tags (persistent memory, on-chip memory) are not allocated from: they are
  * reached through files that map them by PA (`file.ts`), as Linux keeps ZONE_DEVICE apart.
  */
-import { assert, PAGE_SIZE, type Pa, pa } from '../base/index.ts';
+import { assert, PAGE_SIZE, type Pa, pa, packTags, unpackTags } from '../base/index.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
 import type { TableAllocator } from '../machine/tables.ts';
 import { BuddyAllocator, MAX_ORDER } from './buddy.ts';
@@ -184,11 +184,7 @@ export class PageFrames {
   readTags(address: Pa): Uint8Array {
     const tags = new Uint8Array(TAG_GRANULES);
     if (!this.isMteTagged(address)) return tags;
-    const packed = this.memory.packedTags(address, PAGE_SIZE);
-    for (let i = 0; i < packed.length; i++) {
-      tags[2 * i] = packed[i]! & 15;
-      tags[2 * i + 1] = packed[i]! >>> 4;
-    }
+    unpackTags(this.memory.packedTags(address, PAGE_SIZE), tags);
     return tags;
   }
 
@@ -225,9 +221,7 @@ export class PageFrames {
     this.#state[frame] = this.#state[frame]! & ~TAGS_ZERO;
     const packed = this.memory.packedTags(address, PAGE_SIZE);
     const pairs = tags.length >>> 1;
-    for (let i = 0; i < pairs; i++) {
-      packed[i] = (tags[2 * i]! & 15) | ((tags[2 * i + 1]! & 15) << 4);
-    }
+    packTags(tags, packed.subarray(0, pairs));
     if (tags.length % 2 === 1) packed[pairs] = (packed[pairs]! & 0xf0) | (tags.at(-1)! & 15);
   }
 

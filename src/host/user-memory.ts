@@ -12,7 +12,7 @@
  * A small table of page translations stands in front; `AddressSpace` empties it whenever a mapping
  * changes.
  */
-import { alignDown, type Hva, hva, PAGE_SIZE, type Pa, pa } from '../base/index.ts';
+import { alignDown, type Hva, hva, PAGE_SIZE, type Pa, pa, unpackTags } from '../base/index.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
 import type { AddressSpace } from './address-space.ts';
 import { VmFlag } from './area.ts';
@@ -215,7 +215,7 @@ export class UserMemory {
       const tagged = (page.area.flags & VmFlag.mte) !== 0;
       const packed = tagged ? frames.packedTags(page.pa) : undefined;
       if (packed === undefined) tags.fill(0, done, done + TAG_GRANULES);
-      else unpack(packed, tags, done);
+      else unpackTags(packed, tags, done);
     }
     return 0;
   }
@@ -407,12 +407,4 @@ export class UserMemory {
 }
 
 /** Two tags a byte to one a byte, into `tags` from `at` on. */
-function unpack(packed: Uint8Array, tags: Uint8Array, at: number): void {
-  for (let i = 0; i < packed.length; i++) {
-    const byte = packed[i]!;
-    tags[at + 2 * i] = byte & 15;
-    tags[at + 2 * i + 1] = byte >>> 4;
-  }
-}
-
 const byteOf = (page: Pa, address: Hva): Pa => pa(page + (address & PAGE_MASK));

@@ -4,11 +4,10 @@
  * mapping, which the memslot names, stays untagged, so that the VMM's devices need no tagged
  * pointers. Made by `tags.ts`.
  */
-import { hva, PAGE_SIZE } from '../../base/index.ts';
+import { hva, PAGE_SIZE, packTags, unpackTags } from '../../base/index.ts';
 import { accept, type GuestRam, TAG_BYTES, TAGS_PER_PAGE } from './guest-ram.ts';
 import type { Time } from './link.ts';
 import { noTagCost, type PageSpan, type TagReader, type TagWriter } from './tag-transfer.ts';
-import { packTags, unpackTags } from './tags-ioctl.ts';
 
 /** What reading and writing share: the mapping, and a buffer that grows. */
 class SecondMapping {

@@ -2,7 +2,7 @@
  * Tags by KVM_ARM_MTE_COPY_TAGS, as upstream has it: one byte a tag granule through a buffer in the
  * VMM's memory, packed and unpacked here. Made by `tags.ts`.
  */
-import { assert, type Hva, hva, PAGE_SIZE } from '../../base/index.ts';
+import { assert, type Hva, hva, PAGE_SIZE, packTags, unpackTags } from '../../base/index.ts';
 import { isRefusal, MapFlag, Prot } from '../../host/index.ts';
 import { KVM_ARM_TAGS_FROM_GUEST, KVM_ARM_TAGS_TO_GUEST } from '../../kvm/index.ts';
 import { CHUNK_PAGES } from './dirty-pages.ts';
@@ -142,20 +142,5 @@ export class IoctlTagWriter implements TagWriter {
 
   close(): void {
     this.#buffer.close();
-  }
-}
-
-/** One tag a byte to two a byte, low nibble first; as many as `packed` has room for. */
-export function packTags(tags: Uint8Array, packed: Uint8Array): void {
-  for (let i = 0; i < packed.length; i++) {
-    packed[i] = (tags[2 * i]! & 15) | ((tags[2 * i + 1]! & 15) << 4);
-  }
-}
-
-export function unpackTags(packed: Uint8Array, tags: Uint8Array): void {
-  for (let i = 0; i < packed.length; i++) {
-    const byte = packed[i]!;
-    tags[2 * i] = byte & 15;
-    tags[2 * i + 1] = byte >>> 4;
   }
 }

@@ -9,7 +9,7 @@
  *
  * All parts are multiples of 4 bytes, which the compressor likes (lz4.ts).
  */
-import { BLOCK_SIZE, PAGE_SIZE } from '../../base/index.ts';
+import { BLOCK_SIZE, PAGE_SIZE, unpackTags } from '../../base/index.ts';
 import { PACKED_TAG_BYTES } from './page-source.ts';
 
 /** The size of a block at both stages: a chunk that is loaded on touch can be mapped as one. */
@@ -199,11 +199,7 @@ export class Chunk {
       target.fill(this.#raw[page]! >>> 4, at, at + TAGS_PER_PAGE);
       return;
     }
-    for (let i = 0; i < PACKED_TAG_BYTES; i++) {
-      const two = this.#raw[from + i]!;
-      target[at + 2 * i] = two & 15;
-      target[at + 2 * i + 1] = two >>> 4;
-    }
+    unpackTags(this.#raw.subarray(from, from + PACKED_TAG_BYTES), target, at);
   }
 }
 
