@@ -17,5 +17,3 @@ export * from './host/index.ts';
 export * from './kvm/index.ts';
 export { dramOnly, PhysicalMemory, type Zone } from './machine/index.ts';
 export * from './vmm/index.ts';
-export { Machine, type MachineSetup, type PowerEvent } from './vmm/machine.ts';
-export { runMachine } from './vmm/run-machine.ts';

@@ -33,7 +33,7 @@ async function waitForGuest(): Promise<void> {
         const session = new MachineSession({ machine, control, time: processTime, newId });
         const policy = backing === 'memfd' ? 'dual-mapping' : 'ioctl';
         const incoming = await session.awaitGuest({ at: LOOPBACK, tags: { policy } });
-        tell(addressText(incoming.address));
+        tell(addressText(incoming.address!));
         return () => session.close();
       },
     },

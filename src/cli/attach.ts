@@ -2,13 +2,12 @@
  * What takes part in a run besides the guest: the snapshot it goes on from, the migration it waits
  * for, the control socket. Loaded only where one of them is asked for; see `run.ts`.
  */
-import { randomBytes } from 'node:crypto';
 import type { Attach } from '../vmm/machine-options.ts';
 import { addressText, type TcpAddress } from '../vmm/migration/address.ts';
 import { readCertificates, readPsk, type TlsCredentials } from '../vmm/migration/tls.ts';
 import { MachineSession, type SessionEvent } from '../vmm/monitor/machine-session.ts';
 import { MonitorServer } from '../vmm/monitor/server.ts';
-import { processTime } from '../vmm/run-machine.ts';
+import { newId, processTime } from '../vmm/run-machine.ts';
 import { restoring } from '../vmm/snapshot/attach.ts';
 import type { SnapshotFile } from '../vmm/snapshot/snapshot-file.ts';
 import type { RunOptions } from './options.ts';
@@ -51,7 +50,7 @@ export function attachment({ run, version, snapshot, say }: AttachOptions): Atta
       });
       if (incoming !== undefined) {
         const at = await awaitGuest(session, { incoming, memory, tls });
-        say(`granule: waiting for a guest at ${addressText(at)}`);
+        say(`granule: waiting for a guest at ${at}`);
       }
       if (monitor !== undefined) {
         const seconds = (): number => Date.now() / 1000;
@@ -69,8 +68,6 @@ export function attachment({ run, version, snapshot, say }: AttachOptions): Atta
   };
 }
 
-const newId = (): string => randomBytes(16).toString('hex');
-
 async function awaitGuest(
   session: MachineSession,
   options: {
@@ -78,14 +75,14 @@ async function awaitGuest(
     readonly memory: RunOptions['memory'];
     readonly tls: TlsCredentials | undefined;
   },
-): Promise<TcpAddress> {
+): Promise<string> {
   const { incoming, memory, tls } = options;
   const migration = await session.awaitGuest({
     at: incoming,
     tags: { policy: memory === 'memfd' ? 'dual-mapping' : 'ioctl' },
     ...(tls === undefined ? {} : { tls }),
   });
-  return migration.address;
+  return migration.address === undefined ? 'no address' : addressText(migration.address);
 }
 
 function credentialsOf({ tlsPsk, tlsCertificates }: AttachOptions['run']) {

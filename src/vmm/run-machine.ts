@@ -3,6 +3,7 @@
  * sleeping while nothing happens, and what steers it from outside (monitor, migration). The CLI
  * calls it.
  */
+import { randomBytes } from 'node:crypto';
 import { COUNTER_FREQUENCY_HZ, type VmObserver } from '../kvm/index.ts';
 import { FEED_HIGH_WATER_BYTES } from './devices/uart-feed.ts';
 import { Machine } from './machine.ts';
@@ -15,6 +16,9 @@ import { RunControl } from './monitor/run-control.ts';
 const SHARED_SLICE_INSTRUCTIONS = 200_000;
 
 const nextMacrotask = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** A name that no other migration or guest has. */
+export const newId = (): string => randomBytes(16).toString('hex');
 
 /** The time of this process, for what goes on beside a machine: migrations. */
 export const processTime: Time = {

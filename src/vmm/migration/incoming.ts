@@ -6,7 +6,7 @@
 import type { RunControl } from '../monitor/run-control.ts';
 import type { TcpAddress } from './address.ts';
 import { MigrationDestination } from './destination.ts';
-import type { Time } from './link.ts';
+import { type Link, memoryLinkPair, type Time } from './link.ts';
 import type { MachinePort } from './machine-port.ts';
 import type { MigrationError } from './migration-error.ts';
 import type { DestinationPhase, MigrationEvent } from './progress.ts';
@@ -15,8 +15,8 @@ import { TcpListener } from './tcp.ts';
 import type { TlsCredentials } from './tls.ts';
 
 export interface IncomingOptions {
-  /** Where to listen; port 0: any that is free. */
-  readonly at: TcpAddress;
+  /** Where to listen; port 0: any that is free. Absent: nowhere, links come from `connect`. */
+  readonly at?: TcpAddress;
   readonly tls?: TlsCredentials;
   readonly tags: TagOptions;
 }
@@ -41,11 +41,13 @@ export class IncomingMigration {
     const { at, tls } = options;
     world.port.holdReason = 'inmigrate';
     await world.port.hold();
-    incoming.#listener = await TcpListener.listen(
-      { ...at, ...(tls === undefined ? {} : { tls }) },
-      (link) => void incoming.#destination.serve(link).then((error) => incoming.#ended(error)),
-      (error) => incoming.#ended(error),
-    );
+    if (at !== undefined) {
+      incoming.#listener = await TcpListener.listen(
+        { ...at, ...(tls && { tls }) },
+        (link) => incoming.#serve(link),
+        (error) => incoming.#ended(error),
+      );
+    }
     return incoming;
   }
 
@@ -73,13 +75,25 @@ export class IncomingMigration {
     );
   }
 
+  /** Pages taken over, those that came again included. */
+  get receivedPages(): number {
+    return this.#destination.receivedPages;
+  }
+
   get phase(): DestinationPhase {
     return this.#destination.phase;
   }
 
-  /** Where it listens. Precondition: it does. */
-  get address(): TcpAddress {
-    return this.#listener!.address;
+  /** Where it listens, if it does. */
+  get address(): TcpAddress | undefined {
+    return this.#listener?.address;
+  }
+
+  /** A link from within this process: the same protocol, no socket. */
+  async connect(): Promise<Link> {
+    const [near, far] = memoryLinkPair();
+    this.#serve(far);
+    return near;
   }
 
   /** See `MigrationDestination.force`. */
@@ -91,6 +105,10 @@ export class IncomingMigration {
   close(): void {
     this.#listener?.close();
     this.#listener = undefined;
+  }
+
+  #serve(link: Link): void {
+    void this.#destination.serve(link).then((error) => this.#ended(error));
   }
 
   #ended(error: MigrationError | undefined): void {

@@ -5,7 +5,7 @@
 import type { RunControl } from '../monitor/run-control.ts';
 import type { TcpAddress } from './address.ts';
 import { requireLoopback } from './address.ts';
-import type { Time } from './link.ts';
+import type { Link, Time } from './link.ts';
 import type { MachinePort } from './machine-port.ts';
 import type { MigrationEvent, MigrationStatistics, SourcePhase } from './progress.ts';
 import { MigrationSource, type SourceOptions, type SourceOutcome } from './source.ts';
@@ -13,7 +13,8 @@ import { connectTcp } from './tcp.ts';
 import type { TlsCredentials } from './tls.ts';
 
 export interface OutgoingOptions extends SourceOptions {
-  readonly to: TcpAddress;
+  /** Where the destination listens; or what makes a link to it (`IncomingMigration.connect`). */
+  readonly to: TcpAddress | (() => Promise<Link>);
   /** Needed wherever the address is not loopback. */
   readonly tls?: TlsCredentials;
 }
@@ -34,10 +35,11 @@ export class OutgoingMigration {
   constructor(options: OutgoingOptions, world: OutgoingWorld) {
     const { to, tls, ...how } = options;
     const { port, time, onEvent } = world;
-    if (tls === undefined) requireLoopback(to);
+    const isAddress = typeof to !== 'function';
+    if (isAddress && tls === undefined) requireLoopback(to);
     this.#source = new MigrationSource(port, how, {
       time,
-      connect: () => connectTcp({ ...to, ...(tls === undefined ? {} : { tls }) }),
+      connect: isAddress ? () => connectTcp({ ...to, ...(tls && { tls }) }) : to,
       ...(onEvent === undefined ? {} : { onEvent }),
     });
     this.outcome = this.#run(world);

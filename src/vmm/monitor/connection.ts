@@ -180,6 +180,7 @@ function eventOf(
       };
     case 'migration':
       return { event: 'MIGRATION', data: migrationData(event.phase, session) };
+    case 'progress':
     case 'link-lost':
       return undefined;
   }

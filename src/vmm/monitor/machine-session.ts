@@ -9,7 +9,7 @@ import type { Time } from '../migration/link.ts';
 import { MachinePort } from '../migration/machine-port.ts';
 import type { MigrationError } from '../migration/migration-error.ts';
 import { OutgoingMigration, type OutgoingOptions } from '../migration/outgoing.ts';
-import type { DestinationPhase, SourcePhase } from '../migration/progress.ts';
+import type { DestinationPhase, MigrationStatistics, SourcePhase } from '../migration/progress.ts';
 import { type SaveOptions, saveSnapshot } from '../snapshot/save.ts';
 import type { RunControl, RunEvent } from './run-control.ts';
 
@@ -17,6 +17,20 @@ export type SessionEvent =
   | RunEvent
   | { readonly kind: 'migration'; readonly side: 'source'; readonly phase: SourcePhase }
   | { readonly kind: 'migration'; readonly side: 'destination'; readonly phase: DestinationPhase }
+  /** Some more memory has been sent or received. */
+  | {
+      readonly kind: 'progress';
+      readonly side: 'source';
+      readonly phase: SourcePhase;
+      readonly statistics: Readonly<MigrationStatistics>;
+    }
+  | {
+      readonly kind: 'progress';
+      readonly side: 'destination';
+      readonly phase: DestinationPhase;
+      /** Those that came again included. */
+      readonly receivedPages: number;
+    }
   /** A link ended before the guest was here; another may come. */
   | { readonly kind: 'link-lost'; readonly error: MigrationError };
 
@@ -96,9 +110,9 @@ export class MachineSession {
         port: this.#port,
         control: this.control,
         time: this.#time,
-        onEvent: (event) => {
-          if (event.kind !== 'phase') return;
-          this.#tell({ kind: 'migration', side: 'source', phase: event.phase });
+        onEvent: ({ kind, phase }) => {
+          if (kind === 'phase') this.#tell({ kind: 'migration', side: 'source', phase });
+          else this.#tell({ kind, side: 'source', phase, statistics: migration.statistics });
         },
       },
     );
@@ -134,9 +148,12 @@ export class MachineSession {
       port: this.#port,
       control: this.control,
       time: this.#time,
-      onEvent: (event) => {
-        if (event.kind !== 'phase') return;
-        this.#tell({ kind: 'migration', side: 'destination', phase: event.phase });
+      onEvent: ({ kind, phase }) => {
+        if (kind === 'phase') this.#tell({ kind: 'migration', side: 'destination', phase });
+        else {
+          const { receivedPages } = incoming;
+          this.#tell({ kind, side: 'destination', phase, receivedPages });
+        }
       },
       onLinkLost: (error) => this.#tell({ kind: 'link-lost', error }),
     });
