@@ -13,7 +13,7 @@ interface Event {
 }
 
 /** Events without an end: something goes round in circles. */
-const EVENTS_MAX = 400_000;
+const EVENTS_MAX = 2_000_000;
 
 const atRest = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 

@@ -97,7 +97,7 @@ export class MigrationDestination {
     try {
       const hello = await inbox.expect('hello', ANSWER_MS);
       if (this.#revoked.has(hello.session)) return await this.#confirmRevoked(talk, hello);
-      await this.#admit(hello);
+      await this.#admit(talk, hello);
       const served = this.#converse(talk, hello);
       this.#serving = served;
       return await served;
@@ -108,8 +108,20 @@ export class MigrationDestination {
     }
   }
 
-  /** Whether the link may take the place of what was before; ends a link it replaces. */
-  async #admit({ versions: [min, max], session, guest, purpose }: Hello): Promise<void> {
+  /**
+   * Whether the link may take the place of what was before: throws where it may not. Ends the talk
+   * that it replaces, whose end must not be taken for its own.
+   */
+  async #admit(talk: Talk, hello: Hello): Promise<void> {
+    this.#checkAdmissible(hello);
+    do {
+      this.#talk?.inbox.close();
+      await this.#serving;
+    } while (this.#talk !== undefined);
+    this.#talk = talk;
+  }
+
+  #checkAdmissible({ versions: [min, max], session, guest, purpose }: Hello): void {
     if (max < PROTOCOL_VERSION_MIN || min > PROTOCOL_VERSION) {
       throw new MigrationError(
         'version',
@@ -126,8 +138,6 @@ export class MigrationDestination {
     if (!same) {
       throw new MigrationError('machine', 'another migration to this machine is under way');
     }
-    this.#talk?.inbox.close();
-    await this.#serving;
   }
 
   /** The source of a guest that was never told to run here has kept it, and tries again. */
@@ -138,10 +148,10 @@ export class MigrationDestination {
   }
 
   async #converse(talk: Talk, hello: Hello): Promise<MigrationError | undefined> {
-    this.#talk = talk;
     try {
       await this.#talkThrough(talk, hello);
       talk.inbox.close();
+      this.#talk = undefined;
       return undefined;
     } catch (error) {
       const reason = migrationError(error);

@@ -14,10 +14,13 @@ import {
 import type { Machine } from '../machine.ts';
 import { RunControl } from '../monitor/run-control.ts';
 import { processTime } from '../run-machine.ts';
+import { Channel } from './channel.ts';
 import { MigrationDestination } from './destination.ts';
 import { type Link, memoryLinkPair } from './link.ts';
 import { MachinePort } from './machine-port.ts';
+import { PROTOCOL_VERSION, PROTOCOL_VERSION_MIN } from './messages.ts';
 import type { MigrationError } from './migration-error.ts';
+import type { DestinationPhase, MigrationEvent } from './progress.ts';
 import { type MigrationMode, MigrationSource, type SourceOutcome } from './source.ts';
 import { TAG_POLICIES } from './tag-policies.ts';
 import type { TagOptions } from './tags.ts';
@@ -120,6 +123,46 @@ describe('a guest in the middle of its work', () => {
     expect(instructionsOf(here.machine)).toBe(instructionsOf(alone.machine));
     expect(Buffer.compare(tagsOf(here.machine), tagsOf(alone.machine))).toBe(0);
   });
+});
+
+it('a link that greeted and ends in the middle of another: its end is nobody else’s', async () => {
+  const [from, to] = [new Running('boots', 'anonymous'), new Running('waits', 'anonymous')];
+  const tags = { policy: 'ioctl' } as const;
+  const [early, farEnd] = memoryLinkPair();
+  const phases: string[] = [];
+  const onEvent = ({ kind, phase }: MigrationEvent<DestinationPhase>): void => {
+    if (kind !== 'phase') return;
+    phases.push(phase.kind);
+    if (phase.kind === 'post-copy') early.close();
+  };
+  const destination = new MigrationDestination(to.port, { tags }, { time: processTime, onEvent });
+  const first = destination.serve(farEnd);
+  const greeting = new Channel(early);
+  await greeting.send({
+    kind: 'hello',
+    protocol: 'granule-migration',
+    versions: [PROTOCOL_VERSION_MIN, PROTOCOL_VERSION],
+    session: 'f'.repeat(32),
+    guest: '0'.repeat(32),
+    purpose: 'migrate',
+  });
+  expect(await greeting.receive()).toMatchObject({ kind: 'welcome', status: 'new' });
+  const [near, far] = memoryLinkPair();
+  const second = destination.serve(far);
+  const source = new MigrationSource(
+    from.port,
+    { mode: 'postcopy', tags, downtimeLimitMs: 50, session: 'e'.repeat(32) },
+    { time: processTime, connect: async () => near },
+  );
+  let settled = false;
+  const work = source.run().finally(() => {
+    settled = true;
+  });
+  await Promise.all([from.run(() => settled), to.run(() => settled), work]);
+  expect(await work).toEqual({ kind: 'completed' });
+  expect((await first)?.code).toBe('link');
+  expect(await second).toBeUndefined();
+  expect(phases).toEqual(['receiving', 'prepared', 'post-copy', 'completed']);
 });
 
 it('over TCP: a guest moves, and what differs between the machines is refused', async () => {
