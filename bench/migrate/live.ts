@@ -5,7 +5,6 @@
  * `npm run bench:migrate`; prints nothing.
  */
 import { type ChildProcess, fork } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { assert, hva, ipa, MIB, PAGE_SIZE, Prng } from '../../src/base/index.ts';
@@ -14,13 +13,12 @@ import { KVM_ARM_TAGS_FROM_GUEST, KVM_ARM_TAGS_TO_GUEST } from '../../src/kvm/in
 import { RAM_BASE } from '../../src/vmm/board.ts';
 import { planBoot } from '../../src/vmm/boot.ts';
 import { Machine } from '../../src/vmm/machine.ts';
-import type { MachineOptions } from '../../src/vmm/machine-options.ts';
 import { parseAddress } from '../../src/vmm/migration/address.ts';
 import type { MigrationStatistics } from '../../src/vmm/migration/progress.ts';
 import type { MigrationMode } from '../../src/vmm/migration/source.ts';
 import type { TagPolicy } from '../../src/vmm/migration/tag-policies.ts';
-import { MachineSession } from '../../src/vmm/monitor/machine-session.ts';
-import { processTime, runMachine } from '../../src/vmm/run-machine.ts';
+import type { MachineSession } from '../../src/vmm/monitor/machine-session.ts';
+import { type BootOrWait, startMachine } from '../../src/vmm/start-machine.ts';
 import { buildDirtyingGuest, type DirtyingGuest, WORKING_SET_OFFSET } from './guest.ts';
 
 export interface MoveOptions {
@@ -31,8 +29,6 @@ export interface MoveOptions {
   readonly mode: MigrationMode;
   readonly policy: TagPolicy;
 }
-
-const newId = (): string => randomBytes(16).toString('hex');
 
 /** The statistics of one migration to another process. */
 export async function measureMove(options: MoveOptions): Promise<MigrationStatistics> {
@@ -57,7 +53,6 @@ export async function measureMove(options: MoveOptions): Promise<MigrationStatis
       const outcome = await migration.outcome;
       if (outcome.kind !== 'completed') throw new Error(`the guest did not move: ${outcome.kind}`);
       statistics = migration.statistics;
-      session.control.leave('migrated');
     });
   } finally {
     await destination.end();
@@ -151,40 +146,21 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 
 /** Runs a machine by the wall clock, and `work` beside it; `begun`: the guest has spoken. */
 async function runBeside(
-  options: Pick<MachineOptions, 'plan' | 'backing'>,
+  options: Pick<BootOrWait, 'plan' | 'backing'>,
   work: (session: MachineSession, begun: Promise<void>) => Promise<void>,
 ): Promise<void> {
-  let failure: unknown;
   let speak: () => void = () => {};
   const begun = new Promise<void>((resolve) => {
     speak = resolve;
   });
-  await runMachine(
-    {
-      ...options,
-      mte: true,
-      seed: 1,
-      realtime: true,
-      onReset: 'exit',
-      trace: new Set(),
-      onTrace: () => {},
-      attach: async (machine, control) => {
-        const session = new MachineSession({ machine, control, time: processTime, newId });
-        work(session, begun).catch((error: unknown) => {
-          failure = error;
-          control.leave('quit');
-        });
-        return () => session.close();
-      },
-    },
-    {
-      write: () => speak(),
-      onInput: () => () => {},
-      setInputPaused: () => {},
-      quit: new AbortController().signal,
-    },
-  );
-  if (failure !== undefined) throw failure;
+  const onOutput = (): void => speak();
+  const machine = await startMachine({ ...options, realtime: true, onReset: 'exit', onOutput });
+  try {
+    await work(machine.session, begun);
+  } finally {
+    machine.quit();
+    await machine.outcome;
+  }
 }
 
 // ---- the other process --------------------------------------------------------------------------

@@ -31,7 +31,7 @@ async function run(options: SimOptions): Promise<SimResult> {
 describe('a world of faults', () => {
   const only = process.env.GRANULE_SIM_SEED;
   const first = only === undefined ? 1 : Number(only);
-  const count = only === undefined ? Number(process.env.GRANULE_SIM_SEEDS ?? 60) : 1;
+  const count = only === undefined ? Number(process.env.GRANULE_SIM_SEEDS ?? 200) : 1;
 
   it(`simulation: ${count} seeds from ${first} on, the guest moves and nothing is lost`, async () => {
     for (let seed = first; seed < first + count; seed++) {
