@@ -10,6 +10,7 @@
 import type { Machine } from '../machine.ts';
 import type { Attach } from '../machine-options.ts';
 import type { RunControl } from '../monitor/run-control.ts';
+import { processTime } from '../run-machine.ts';
 import { restoreSnapshot, restoreSnapshotLazily } from './restore.ts';
 import { SnapshotError } from './snapshot-error.ts';
 import type { SnapshotFile } from './snapshot-file.ts';
@@ -56,7 +57,7 @@ function loadBeside(
       share();
     }
     release();
-    while (!isOver && ram.loadSome(1)) await nextMacrotask();
+    while (!isOver && ram.loadSome(1)) await processTime.turn();
   }
 
   return async () => {
@@ -67,5 +68,3 @@ function loadBeside(
     if (failure !== undefined) throw failure;
   };
 }
-
-const nextMacrotask = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
