@@ -18,6 +18,7 @@ import {
   timeStart,
 } from './processes.ts';
 import { qemuVersion, timeOnQemu, withFolder } from './qemu.ts';
+import { print, table } from './table.ts';
 
 /** The package's folder, from where this file is when it is built: dist/.bench/bench. */
 const root = new URL('../../../', import.meta.url);
@@ -27,22 +28,6 @@ const BOOTS = 2;
 
 const qemu = qemuVersion();
 const emulators: readonly Emulator[] = qemu === undefined ? ['granule'] : ['granule', 'qemu'];
-
-const print = (line = ''): void => console.log(line);
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): void {
-  const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i]!.length)));
-  const line = (row: readonly string[]): void =>
-    print(
-      `| ${row.map((cell, i) => (i < 1 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join(' | ')} |`,
-    );
-  line(head);
-  print(
-    `|${widths.map((width, i) => (i < 1 ? '-'.repeat(width + 2) : `${'-'.repeat(width + 1)}:`)).join('|')}|`,
-  );
-  for (const row of rows) line(row);
-  print();
-}
 
 function printVersions(): void {
   const { version } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8'));

@@ -8,6 +8,7 @@ import { MIB } from '../src/base/index.ts';
 import { TAG_POLICIES } from '../src/vmm/migration/tag-policies.ts';
 import { measureCopyTags, measureMove, measureSocket } from './migrate/live.ts';
 import { measureSnapshots, measureStart, SNAPSHOT_CONTENTS } from './migrate/snapshots.ts';
+import { print, table } from './table.ts';
 
 const RAM_BYTES = 512 * MIB;
 const START_RAM_BYTES = 1024 * MIB;
@@ -16,21 +17,8 @@ const WORKING_SET_BYTES = 64 * MIB;
 const DIRTY_BYTES_PER_SECOND = 50 * MIB;
 const REPEATS = 5;
 
-const print = (line = ''): void => console.log(line);
 const mib = (bytes: number): string => (bytes / MIB).toFixed(0);
 const ms = (value: number | undefined): string => (value === undefined ? '-' : value.toFixed(0));
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): void {
-  const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i]!.length)));
-  const line = (row: readonly string[]): void =>
-    print(
-      `| ${row.map((cell, i) => (i < 1 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join(' | ')} |`,
-    );
-  line(head);
-  print(`|${widths.map((width, i) => `${'-'.repeat(width + 1)}${i < 1 ? '-' : ':'}`).join('|')}|`);
-  for (const row of rows) line(row);
-  print();
-}
 
 function printCopyTags(): void {
   const rows = [1, 256].map((pages) => {

@@ -2,6 +2,7 @@
  * What takes part in a run besides the guest: the snapshot it goes on from, the migration it waits
  * for, the control socket. Loaded only where one of them is asked for; see `run.ts`.
  */
+import { assert } from '../base/index.ts';
 import type { Attach } from '../vmm/machine-options.ts';
 import { addressText, type TcpAddress } from '../vmm/migration/address.ts';
 import { readCertificates, readPsk, type TlsCredentials } from '../vmm/migration/tls.ts';
@@ -82,7 +83,8 @@ async function awaitGuest(
     tags: { policy: memory === 'memfd' ? 'dual-mapping' : 'ioctl' },
     ...(tls === undefined ? {} : { tls }),
   });
-  return migration.address === undefined ? 'no address' : addressText(migration.address);
+  assert(migration.address !== undefined, 'who listens has an address');
+  return addressText(migration.address);
 }
 
 function credentialsOf({ tlsPsk, tlsCertificates }: AttachOptions['run']) {

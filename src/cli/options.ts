@@ -10,11 +10,12 @@ import {
   GUEST_MEMORY_BACKINGS,
   type GuestMemoryBacking,
   type OnReset,
+  RESTORE_MODES,
+  type RestoreMode,
   TRACE_CHANNELS,
   type TraceChannel,
 } from '../vmm/machine-options.ts';
 import type { TcpAddress } from '../vmm/migration/address.ts';
-import type { RestoreMode } from '../vmm/snapshot/attach.ts';
 import { CliError } from './cli-error.ts';
 import {
   type CtlOptions,
@@ -99,8 +100,6 @@ const policy = z.string().transform((text, context): KvmPolicy => {
     return z.NEVER;
   }
 });
-
-const RESTORE_MODES = ['lazy', 'eager'] as const satisfies readonly RestoreMode[];
 
 const guestShape = {
   m: size('-m', MIB),

@@ -71,16 +71,23 @@ async function snapshotAt(path: string, options: RunOptions) {
   const { openSnapshot } = await import('../vmm/snapshot/snapshot-file.ts');
   const { machineOf } = await import('../vmm/snapshot/restore.ts');
   const file = openSnapshot(path);
-  const shape = machineOf(file);
-  const found: GuestMachine = { ...shape, ...shape.plan };
-  for (const name of options.asked) {
-    if (textOf(name, found) === textOf(name, options)) continue;
-    const flag = machineOptions[name];
-    throw new CliError(
-      `${path}: of a machine with ${flag} ${textOf(name, found)}, not ${textOf(name, options)}`,
-    );
+  try {
+    const shape = machineOf(file);
+    checkAsked(path, { ...shape, ...shape.plan }, options);
+    return { file, shape };
+  } catch (error) {
+    file.close();
+    throw error;
   }
-  return { file, shape };
+}
+
+/** Throws `CliError` where the command line asks for another machine than is found at `path`. */
+function checkAsked(path: string, found: GuestMachine, options: RunOptions): void {
+  for (const name of options.asked) {
+    const [has, asked] = [textOf(name, found), textOf(name, options)];
+    if (has === asked) continue;
+    throw new CliError(`${path}: of a machine with ${machineOptions[name]} ${has}, not ${asked}`);
+  }
 }
 
 type GuestMachine = Pick<GuestOptions, MachineOption>;

@@ -37,7 +37,7 @@ export { MachineSession, type SessionEvent } from './monitor/machine-session.ts'
 export { RunControl, type RunEvent, type RunState } from './monitor/run-control.ts';
 export { MonitorServer } from './monitor/server.ts';
 export { runMachine } from './run-machine.ts';
-export { type RestoreMode, restoring } from './snapshot/attach.ts';
+export { restoring } from './snapshot/attach.ts';
 export { infoLines, type SnapshotInfo, snapshotInfo } from './snapshot/info.ts';
 export { machineOf, restoreSnapshot, restoreSnapshotLazily } from './snapshot/restore.ts';
 export { type SaveOptions, type SaveProgress, saveSnapshot } from './snapshot/save.ts';

@@ -21,6 +21,10 @@ export type OnReset = 'reboot' | 'exit';
 export const GUEST_MEMORY_BACKINGS = ['anonymous', 'memfd'] as const;
 export type GuestMemoryBacking = (typeof GUEST_MEMORY_BACKINGS)[number];
 
+/** When a snapshot's RAM is loaded: when it is touched, or all of it before the guest runs. */
+export const RESTORE_MODES = ['lazy', 'eager'] as const;
+export type RestoreMode = (typeof RESTORE_MODES)[number];
+
 /**
  * Takes part in a run (a control socket, a migration, a snapshot to go on from): called before the
  * first slice; what it returns is called when the run has ended.

@@ -3,10 +3,16 @@
  * migrate. `runMachine` for programs, which have no terminal. The public face of all that is above
  * `Machine`; `granule run` puts the same parts together for a person.
  */
-import type { Attach, MachineConsole, MachineOptions, MachineOutcome } from './machine-options.ts';
+import type {
+  Attach,
+  MachineConsole,
+  MachineOptions,
+  MachineOutcome,
+  RestoreMode,
+} from './machine-options.ts';
 import { MachineSession } from './monitor/machine-session.ts';
 import { newId, processTime, runMachine } from './run-machine.ts';
-import { type RestoreMode, restoring } from './snapshot/attach.ts';
+import { restoring } from './snapshot/attach.ts';
 import { machineOf } from './snapshot/restore.ts';
 import { openSnapshot } from './snapshot/snapshot-file.ts';
 
@@ -105,7 +111,12 @@ export async function startMachine(options: StartOptions): Promise<RunningMachin
 
 function goOn({ restore, restoreMode = 'lazy' }: GoOn): Origin {
   const file = openSnapshot(restore);
-  return { shape: machineOf(file), restore: restoring(file, restoreMode) };
+  try {
+    return { shape: machineOf(file), restore: restoring(file, restoreMode) };
+  } catch (error) {
+    file.close();
+    throw error;
+  }
 }
 
 function bootOrWait({ plan, mte = true, seed = 1, policy }: BootOrWait): Origin {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseKvmPolicy } from '../../src/kvm/index.ts';
-import { restoreModes } from '../../src/vmm/snapshot/attach.ts';
+import { RESTORE_MODES } from '../../src/vmm/machine-options.ts';
 import { saveSnapshot } from '../../src/vmm/snapshot/save.ts';
 import { granule } from '../support/granule-cli.ts';
 import { runSlices, testMachine } from '../support/machines.ts';
@@ -24,7 +24,7 @@ beforeAll(async () => {
 const run = (...args: readonly string[]) => granule(['run', '--restore', ...args]);
 
 describe('granule run --restore', () => {
-  it.each(restoreModes)('--restore-mode %s: the guest goes on to its end', async (mode) => {
+  it.each(RESTORE_MODES)('--restore-mode %s: the guest goes on to its end', async (mode) => {
     const { status, output } = await run(file, '--restore-mode', mode);
     expect(output).toMatch(DONE);
     expect(status).toBe(0);
@@ -50,7 +50,7 @@ describe('granule run --restore', () => {
     expect(status).toBe(2);
   });
 
-  it.each(restoreModes)('--restore-mode %s: one wrong bit, one sentence alone', async (mode) => {
+  it.each(RESTORE_MODES)('--restore-mode %s: one wrong bit, one sentence alone', async (mode) => {
     const bytes = readFileSync(file);
     bytes[bytes.length >> 1] = bytes[bytes.length >> 1]! ^ 1;
     const bad = join(folder, 'bad');

@@ -9,9 +9,14 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runSlices, testMachine } from '../../../test/support/machines.ts';
 import { ipa, MIB } from '../../base/index.ts';
 import { RAM_BASE } from '../board.ts';
-import type { Attach, MachineOutcome } from '../machine-options.ts';
+import {
+  type Attach,
+  type MachineOutcome,
+  RESTORE_MODES,
+  type RestoreMode,
+} from '../machine-options.ts';
 import { runMachine } from '../run-machine.ts';
-import { type RestoreMode, restoreModes, restoring } from './attach.ts';
+import { restoring } from './attach.ts';
 import { machineOf } from './restore.ts';
 import { saveSnapshot } from './save.ts';
 import { SnapshotError } from './snapshot-error.ts';
@@ -84,7 +89,7 @@ function corrupted(which: number): string {
 }
 
 describe('restoring', () => {
-  it.each(restoreModes)('restoring: %s, the rest of the output', async (mode) => {
+  it.each(RESTORE_MODES)('restoring: %s, the rest of the output', async (mode) => {
     const run = start(good, mode);
     expect((await run.outcome).reason).toBe('power-off');
     expect(run.output()).toMatch(REST);

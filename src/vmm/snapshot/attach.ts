@@ -8,16 +8,12 @@
  * one is wrong the run ends, and nobody has seen anything of it.
  */
 import type { Machine } from '../machine.ts';
-import type { Attach } from '../machine-options.ts';
+import type { Attach, RestoreMode } from '../machine-options.ts';
 import type { RunControl } from '../monitor/run-control.ts';
 import { processTime } from '../run-machine.ts';
 import { restoreSnapshot, restoreSnapshotLazily } from './restore.ts';
 import { SnapshotError } from './snapshot-error.ts';
 import type { SnapshotFile } from './snapshot-file.ts';
-
-/** When RAM is loaded: when it is touched, or all of it, checked, before the guest runs. */
-export const restoreModes = ['lazy', 'eager'] as const;
-export type RestoreMode = (typeof restoreModes)[number];
 
 /**
  * Takes part in a run of a machine of `file`'s shape (`machineOf`), and takes over the file. A file
